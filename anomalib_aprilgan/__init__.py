@@ -1,0 +1,13 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""APRIL-GAN, zero- and few-shot anomaly detection with CLIP, as a model of anomalib."""
+
+from .april_gan import AprilGAN, AprilGANModel
+from .components.prompts import PromptEnsemble
+from .host.hook import register
+
+__all__ = ["AprilGAN", "AprilGANModel", "PromptEnsemble"]
+
+# Serves imports that come before the start-up hook's turn, and interpreters that run without it.
+register(AprilGAN, __name__)

@@ -1,0 +1,208 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The linear adapters that map a stage's patch tokens into the text space, and their files."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError  # ruff: ignore[suspicious-pickle-import] - only the error that a refused pickle raises
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from anomalib_aprilgan.components.cache import write_atomically
+from anomalib_aprilgan.components.clip_tower import CLIPTower
+
+AUTHORS_KEY = "trainable_linearlayer"
+
+
+@dataclass(frozen=True)
+class AdapterMetadata:
+    """What adapters were trained with; None where a file does not say.
+
+    Attributes:
+        backbone (str | None): open_clip architecture.
+        pretrained (str | None): Tag or source of CLIP's weights.
+        quick_gelu (bool | None): Activation of both towers.
+        layers (tuple[int, ...] | None): Stages, 1-based.
+        image_size (int | None): Side in pixels.
+        trained_on (str | None): Data.
+    """
+
+    backbone: str | None = None
+    pretrained: str | None = None
+    quick_gelu: bool | None = None
+    layers: tuple[int, ...] | None = None
+    image_size: int | None = None
+    trained_on: str | None = None
+
+
+# The authors' published files hold no metadata, so they are known by their git blob hashes
+# (github.com/ByChelsea/VAND-APRIL-GAN, commit f13b8a6, exps/pretrained). Their factory left QuickGELU out.
+PUBLISHED = {
+    blob: AdapterMetadata(
+        "ViT-L-14-336", "openai", quick_gelu=False, layers=(6, 12, 18, 24), image_size=518, trained_on=data
+    )
+    for blob, data in (
+        ("a057cec6c2ba5996baa0160a51e155908156813f", "mvtec"),
+        ("86d6848c543f8393663d35c0333498ffb5ce9b68", "visa"),
+    )
+}
+
+
+class StageAdapters(nn.Module):
+    """One linear map a stage, from the stage's width to the text space.
+
+    Source: paper section 2.2; ``LinearLayer`` in the authors' ``model.py``.
+
+    Args:
+        widths (Sequence[int]): Channels of every stage.
+        embed_dim (int): Dimension E of the text space.
+    """
+
+    def __init__(self, widths: Sequence[int], embed_dim: int) -> None:
+        super().__init__()
+        self.fc = nn.ModuleList(nn.Linear(width, embed_dim) for width in widths)
+
+    def forward(self, stages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Map patch tokens, one tensor (N, P, W) a stage, to (N, P, E), not normalised."""
+        return [linear(tokens) for linear, tokens in zip(self.fc, stages, strict=True)]
+
+    @classmethod
+    def awaiting_weights(cls, widths: Sequence[int], embed_dim: int) -> "StageAdapters":
+        """Adapters whose weights come later, with a checkpoint; they cannot be used before."""
+        adapters = cls(widths, embed_dim).eval()
+        for parameter in adapters.parameters():
+            nn.init.constant_(parameter, float("nan"))
+        return adapters
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the weights are there."""
+        return not any(parameter.isnan().any() for parameter in self.parameters())
+
+    def save(self, path: str | Path, metadata: AdapterMetadata) -> None:
+        """Write weights and metadata as safetensors, all or nothing.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        described = {key: json.dumps(value) for key, value in asdict(metadata).items() if value is not None}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_atomically(Path(path), save(tensors, metadata=described))
+
+
+class ProjectionAdapters(nn.Module):
+    """Stand-in where no adapters are trained: CLIP's own final norm and projection, for every stage (ViT only).
+
+    Args:
+        tower (CLIPTower): The image tower; not registered again, so that its weights are not held twice.
+
+    Raises:
+        ValueError: If the tower is a ResNet, which has no such projection of its patches.
+    """
+
+    def __init__(self, tower: CLIPTower) -> None:
+        super().__init__()
+        if not tower.is_vit:
+            msg = "A ResNet backbone cannot localise without trained adapters: pass adapters=PATH, or take a ViT."
+            raise ValueError(msg)
+        self._tower = [tower]
+
+    def forward(self, stages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Map patch tokens, one tensor (N, P, W) a stage, to (N, P, E), not normalised."""
+        return [self._tower[0].project(tokens) for tokens in stages]
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """Weights and metadata as read from a file; see :func:`read_adapters`."""
+
+    path: Path
+    weights: dict[str, torch.Tensor]
+    metadata: AdapterMetadata
+
+    def build(self, layers: Sequence[int], widths: Sequence[int], embed_dim: int) -> StageAdapters:
+        """Build the adapters for a model's stages.
+
+        Args:
+            layers (Sequence[int]): The model's stages.
+            widths (Sequence[int]): Their channels.
+            embed_dim (int): Dimension of the text space.
+
+        Returns:
+            StageAdapters: In eval mode.
+
+        Raises:
+            ValueError: If stages or shapes differ; both sides are named.
+        """
+        if self.metadata.layers is not None and self.metadata.layers != tuple(layers):
+            msg = f"{self.path} was trained on layers {list(self.metadata.layers)}, the model uses {list(layers)}."
+            raise ValueError(msg)
+        adapters = StageAdapters(widths, embed_dim)
+        found = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in adapters.state_dict().items()}
+        if found != expected:
+            msg = f"{self.path} holds {found}, the model with layers {list(layers)} needs {expected}."
+            raise ValueError(msg)
+        adapters.load_state_dict(self.weights)
+        return adapters.eval()
+
+    def check_backbone(self, backbone: str) -> None:
+        """Refuse adapters of another architecture, whose shapes may fit by chance.
+
+        Raises:
+            ValueError: If the metadata name another backbone.
+        """
+        theirs = self.metadata.backbone
+        if theirs is not None and Path(theirs).stem != Path(backbone).stem:
+            msg = f"{self.path} was trained with backbone {theirs!r}, the model uses {backbone!r}."
+            raise ValueError(msg)
+
+
+def read_adapters(path: str | Path) -> AdapterFile:
+    """Read adapters from safetensors (ours) or from a ``.pth`` of the authors' code.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        AdapterFile: Weights in float32, and metadata as far as they are known.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no adapters.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        msg = f"adapters={str(path)!r} is not a file. Give a .safetensors file or a .pth of the authors' code."
+        raise FileNotFoundError(msg)
+    try:
+        weights, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_authors(path)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        msg = f"{path} holds no adapters ({error}). Expected fc.0.weight, ... in safetensors or the authors' .pth."
+        raise ValueError(msg) from error
+    return AdapterFile(path, {name: tensor.float() for name, tensor in weights.items()}, metadata)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], AdapterMetadata]:
+    with safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # ruff: ignore[in-dict-keys] - it is no dict
+        described: dict[str, Any] = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+    if layers := described.get("layers"):
+        described["layers"] = tuple(layers)
+    return weights, AdapterMetadata(**described)
+
+
+def _read_authors(path: Path) -> tuple[dict[str, torch.Tensor], AdapterMetadata]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    weights = content[AUTHORS_KEY]
+    data = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()  # git's own way of naming
+    return dict(weights), PUBLISHED.get(blob, AdapterMetadata())

@@ -1,0 +1,329 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""APRIL-GAN as a model of anomalib.
+
+Example:
+    >>> from anomalib.engine import Engine  # doctest: +SKIP
+    >>> from anomalib_aprilgan import AprilGAN  # doctest: +SKIP
+    >>> Engine().predict(AprilGAN(class_name="bottle"), data_path="photos")  # doctest: +SKIP
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from anomalib import LearningType
+from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Max
+from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
+from torch import nn
+from torchmetrics.classification import BinaryAveragePrecision
+
+from anomalib_aprilgan.components.prompts import PromptEnsemble
+from anomalib_aprilgan.data.image_files import ImageFileGuard
+from anomalib_aprilgan.data.references import draw_references, list_normal_training_images, list_source, load_references
+
+from .adapters import StageAdapters
+from .post_processor import ProbabilityPostProcessor
+from .pre_processor import CLIPPreProcessor
+from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CLASS_NAME = "object"
+# The frozen CLIP, which checkpoints leave out, and our own entry in them.
+CLIP_PREFIX = "model.clip."
+ADAPTERS_PREFIX = "model.adapters."
+CHECKPOINT_KEY = "april_gan"
+
+
+class AveragePrecision(AnomalibMetric, BinaryAveragePrecision):  # type: ignore[misc]
+    """Average precision (AP) of anomalib batches."""
+
+
+class AprilGAN(AnomalibModule):
+    """APRIL-GAN: zero- and few-shot anomaly detection with CLIP.
+
+    Args:
+        class_name (str | None): Name of the product, used in the prompts. Defaults to the datamodule's category, else
+            its name, else ``object``.
+        k_shot (int): Number of normal references; 0 is zero-shot.
+        few_shot_source (str | Path | list[str | Path] | None): Folder or list of reference images. Defaults to the
+            normal training images of the datamodule.
+        backbone (str): See :class:`AprilGANModel`, as all up to ``precision``.
+        pretrained (str | None): Weights of CLIP.
+        image_size (int): Side in pixels of the model's input.
+        layers (Sequence[int]): Stages compared with the text.
+        few_shot_layers (Sequence[int] | None): Stages compared with references.
+        adapters (str | Path | None): File of trained adapters.
+        quick_gelu (bool | None): Activation of CLIP.
+        prompts (PromptEnsemble | None): States and templates.
+        precision (str): Of the frozen image tower.
+        reference_seed (int): Seed of the draw of references.
+        pre_processor (nn.Module | bool): Pre-processor, or whether to use the default.
+        post_processor (nn.Module | bool): Post-processor, or whether to use the default.
+        evaluator (Evaluator | bool): Evaluator, or whether to use the default.
+        visualizer (Visualizer | bool): Visualizer, or whether to use the default.
+
+    Attributes:
+        reference_paths (list[str]): The references in use.
+
+    Raises:
+        ValueError: If ``k_shot`` is negative, or the torch model refuses an argument.
+        WeightsNotFoundError: If CLIP's weights are neither here nor to be had.
+
+    Example:
+        >>> model = AprilGAN("bottle", backbone="ViT-S-32-alt", pretrained=None, image_size=64, layers=[5, 10])
+        >>> model.learning_type
+        <LearningType.ZERO_SHOT: 'zero_shot'>
+    """
+
+    model: AprilGANModel
+
+    def __init__(
+        self,
+        class_name: str | None = None,
+        k_shot: int = 0,
+        few_shot_source: str | Path | list[str | Path] | None = None,
+        backbone: str = "ViT-L-14-336",
+        pretrained: str | None = "openai",
+        image_size: int = 518,
+        layers: Sequence[int] = (6, 12, 18, 24),
+        few_shot_layers: Sequence[int] | None = None,
+        adapters: str | Path | None = None,
+        quick_gelu: bool | None = None,
+        prompts: PromptEnsemble | None = None,
+        precision: str = "fp32",
+        reference_seed: int = 0,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        if k_shot < 0:
+            msg = f"k_shot={k_shot} must be 0 (zero-shot) or the number of normal references."
+            raise ValueError(msg)
+        # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
+        few_shot_source = _plain_paths(few_shot_source)
+        layers = list(layers)
+        few_shot_layers = None if few_shot_layers is None else list(few_shot_layers)
+        adapters = None if adapters is None else str(adapters)
+        prompts = None if prompts is None else _plain_prompts(prompts)
+        super().__init__(
+            pre_processor=self.configure_pre_processor((image_size, image_size))
+            if pre_processor is True
+            else pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.model = AprilGANModel(
+            backbone=backbone,
+            pretrained=pretrained,
+            image_size=image_size,
+            layers=layers,
+            few_shot_layers=few_shot_layers,
+            adapters=adapters,
+            quick_gelu=quick_gelu,
+            prompts=prompts,
+            precision=precision,
+        )
+        self.class_name = class_name
+        self.k_shot = k_shot
+        self.few_shot_source = few_shot_source
+        self.reference_seed = reference_seed
+        self.reference_paths: list[str] = []
+        self._is_restored = False
+        if few_shot_source is not None and not k_shot:
+            logger.warning("few_shot_source is not used: k_shot is 0. Set k_shot to the number of references.")
+
+    def setup(self, stage: str) -> None:
+        """Settle class name and references.
+
+        Lightning calls this before every run, sometimes without the datamodule that a later run has: whatever can be
+        known better later is settled anew. A restored model keeps what its checkpoint says.
+        """
+        del stage
+        trainer = self._trainer
+        if self._is_restored or (trainer is not None and trainer.ckpt_path):
+            return
+        if trainer is not None:
+            self.model.to(trainer.strategy.root_device)  # references and text are encoded where the model will run
+        class_name = self._find_class_name()
+        if class_name != self.model.class_name:
+            logger.info("Looking for anomalies of class '%s'.", class_name)
+            self.model.setup(class_name)
+        if self.k_shot:
+            self._collect_references()
+
+    def _find_class_name(self) -> str:
+        datamodule = getattr(self._trainer, "datamodule", None)
+        known = (
+            self.class_name,
+            getattr(datamodule, "category", None),  # the empty string in a Folder
+            getattr(datamodule, "name", None),
+            self.model.class_name,
+        )
+        return next((name for name in known if name), DEFAULT_CLASS_NAME)
+
+    def _collect_references(self) -> None:
+        datamodule = getattr(self._trainer, "datamodule", None)
+        if self.few_shot_source is not None:
+            candidates = list_source(self.few_shot_source)
+        elif datamodule is not None:
+            candidates = list_normal_training_images(datamodule)
+        elif self.model.is_few_shot:
+            return  # an earlier run had the datamodule
+        else:
+            msg = f"k_shot={self.k_shot} needs normal images: set few_shot_source, or pass a datamodule that has some."
+            raise ValueError(msg)
+        paths = draw_references(candidates, self.k_shot, self.reference_seed)
+        if [str(path) for path in paths] == self.reference_paths:
+            return
+        transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
+        self.model.setup(reference_images=load_references(paths, transform))
+        self.reference_paths = [str(path) for path in paths]
+        logger.info("References: %s", ", ".join(self.reference_paths))
+
+    # Thresholds are fitted to what the model says in validation, exactly as in the test.
+    validation_step = AnomalibModule.test_step
+
+    def val_dataloader(self) -> list[Any]:
+        """No validation data where no datamodule gives any.
+
+        Anomalib validates every zero-shot model before it predicts and fails if no loader is defined at all.
+        """
+        return []
+
+    @staticmethod
+    def configure_optimizers() -> None:
+        """Nothing is trained here."""
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Components, and before them the guard against unreadable and 16-bit files."""
+        components = super().configure_callbacks()
+        return [ImageFileGuard(), *([components] if isinstance(components, Callback) else components)]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
+        super().on_save_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith(CLIP_PREFIX)}
+        hyper_parameters = checkpoint["hyper_parameters"]
+        if isinstance(self.model.adapters, StageAdapters):
+            hyper_parameters["adapters"] = FROM_CHECKPOINT
+        hyper_parameters["quick_gelu"] = self.model.source.quick_gelu
+        checkpoint[CHECKPOINT_KEY] = {
+            "class_name": self.model.class_name,
+            "reference_paths": self.reference_paths,
+            "fingerprint": self.fingerprint(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint belongs to this CLIP, and take over what it says.
+
+        Raises:
+            ValueError: If it is of another model, or of another CLIP; differences are named.
+        """
+        saved = checkpoint.get(CHECKPOINT_KEY)
+        if saved is None:
+            msg = "The checkpoint is not one of AprilGAN. Load it with the model that it was made with."
+            raise ValueError(msg)
+        self._check_fingerprint(saved["fingerprint"])
+        saved_k_shot = len(saved["reference_paths"])
+        if self.k_shot not in {0, saved_k_shot}:
+            msg = f"k_shot={self.k_shot}, but the checkpoint holds {saved_k_shot} references. Leave k_shot out."
+            raise ValueError(msg)
+        super().on_load_checkpoint(checkpoint)
+        self._match_adapters(checkpoint["state_dict"])
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(CLIP_PREFIX)}
+        checkpoint["state_dict"].update(own)
+        self.class_name = self.model.class_name = saved["class_name"]
+        self.reference_paths = list(saved["reference_paths"])
+        self.k_shot = len(self.reference_paths)
+        self._is_restored = True
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint depends on: CLIP (architecture, weights, activation), size and stages, as plain data."""
+        return {
+            **self.model.source.fingerprint(),
+            "image_size": self.model.image_size,
+            "layers": list(self.model.layers),
+            "few_shot_layers": list(self.model.few_shot_layers),
+        }
+
+    def _check_fingerprint(self, saved: dict[str, Any]) -> None:
+        own = self.fingerprint()
+        # The backbone's name may be a path, which differs between machines; its config is compared.
+        different = [key for key in own if key != "backbone" and own[key] != saved.get(key)]
+        if different:
+            theirs, ours = ({key: side.get(key) for key in ("backbone", *different)} for side in (saved, own))
+            msg = f"The checkpoint was made with {theirs}, the model has {ours}. Build the model with the former."
+            raise ValueError(msg)
+
+    def _match_adapters(self, state: dict[str, Any]) -> None:
+        """Trained adapters come with the checkpoint, whatever the model was built with; none is not the same."""
+        has_adapters = any(name.startswith(ADAPTERS_PREFIX) for name in state)
+        if not has_adapters and isinstance(self.model.adapters, StageAdapters):
+            msg = "The checkpoint was made without trained adapters, the model has some. Leave adapters out."
+            raise ValueError(msg)
+        if has_adapters:
+            self.model.await_adapters()
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No special arguments for the trainer."""
+        return {}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Zero-shot without references, few-shot with."""
+        return LearningType.FEW_SHOT if self.k_shot else LearningType.ZERO_SHOT
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
+        """Default pre-processor: squash to a square, CLIP's normalisation.
+
+        Args:
+            image_size (tuple[int, int] | None): Height and width, equal. Defaults to the paper's 518.
+
+        Raises:
+            ValueError: If height and width differ.
+        """
+        height, width = image_size or (518, 518)
+        if height != width:
+            msg = f"image_size={image_size} must be square: CLIP's images are."
+            raise ValueError(msg)
+        return CLIPPreProcessor(height)
+
+    @staticmethod
+    def configure_post_processor() -> ProbabilityPostProcessor:
+        """Default post-processor: keeps the order of scores; labels are ``> 0.5`` without validation."""
+        return ProbabilityPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Default metrics, none of which needs a threshold: AUROC, F1-max, AP; AUPRO for pixels."""
+        image: dict[str, Any] = {"fields": ["pred_score", "gt_label"], "prefix": "image_"}
+        pixel: dict[str, Any] = {"fields": ["anomaly_map", "gt_mask"], "prefix": "pixel_", "strict": False}
+        return Evaluator(
+            test_metrics=[
+                *(metric(**image) for metric in (AUROC, F1Max, AveragePrecision)),
+                *(metric(**pixel) for metric in (AUROC, F1Max, AveragePrecision, AUPRO)),
+            ],
+        )
+
+
+def _plain_paths(source: str | Path | list[str | Path] | None) -> Any:  # ruff: ignore[any-type] - str, list[str] or None
+    if source is None or isinstance(source, (str, Path)):
+        return None if source is None else str(source)
+    return [str(path) for path in source]
+
+
+def _plain_prompts(prompts: PromptEnsemble | dict[str, Any]) -> Any:  # ruff: ignore[any-type] - stands in for the dataclass
+    return {name: list(entries) for name, entries in asdict(as_prompts(prompts)).items()}

@@ -1,0 +1,88 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Patch tokens of normal references, and the distance of other patches to them."""
+
+import torch
+from anomalib.models.components import DynamicBufferMixin
+from torch import nn
+from torch.nn import functional
+
+# Largest number of similarities that exist at a time: 64 MB in float32, whatever k and batch.
+CHUNK_ELEMENTS = 1 << 24
+# Queries per matrix product: enough to keep the arithmetic busy.
+CHUNK_ROWS = 4096
+
+
+class MemoryBank(DynamicBufferMixin, nn.Module):
+    """Unit patch tokens of one stage of the references.
+
+    Source: paper section 2.3; ``memory`` in the authors' ``few_shot.py``.
+
+    Example:
+        >>> bank = MemoryBank()
+        >>> bank.update(torch.tensor([[[2.0, 0.0], [0.0, 5.0]]]))
+        >>> bank.finalize()
+        >>> bank.distance(torch.tensor([[[3.0, 0.0], [-1.0, 0.0]]]))
+        tensor([[0., 1.]])
+    """
+
+    tokens: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("tokens", torch.empty(0))  # (M, W) once finalised; saved with the model
+        self._collected: list[torch.Tensor] = []
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the bank holds references."""
+        return self.tokens.numel() > 0
+
+    def update(self, tokens: torch.Tensor) -> None:
+        """Collect patch tokens of references, (K, P, W); call ``finalize`` after the last.
+
+        Raises:
+            ValueError: If the tokens are not (K, P, W).
+        """
+        if tokens.ndim != 3:
+            msg = f"A memory bank takes patch tokens (K, P, W), got a tensor of shape {tuple(tokens.shape)}."
+            raise ValueError(msg)
+        self._collected.append(functional.normalize(tokens.float(), dim=-1).flatten(0, 1))  # (K*P, W)
+
+    def finalize(self) -> None:
+        """Make the collected tokens the bank, in place of any earlier one.
+
+        Raises:
+            RuntimeError: If nothing was collected.
+        """
+        if not self._collected:
+            msg = "The memory bank has collected no references: call update(tokens) before finalize()."
+            raise RuntimeError(msg)
+        self.tokens = torch.cat(self._collected)  # (M, W)
+        self._collected = []
+
+    def distance(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Cosine distance to the nearest reference patch.
+
+        Args:
+            tokens (torch.Tensor): Patch tokens of any length, (N, P, W).
+
+        Returns:
+            torch.Tensor: min over the bank of 1 - cosine, (N, P), in [0, 2].
+
+        Raises:
+            RuntimeError: If the bank is empty.
+        """
+        if not self.is_fitted:
+            msg = "The memory bank is empty: call update(tokens) and finalize() with normal references first."
+            raise RuntimeError(msg)
+        queries = functional.normalize(tokens.float(), dim=-1).flatten(0, 1)  # (N*P, W)
+        nearest = torch.cat([self._largest_cosine(rows) for rows in queries.split(CHUNK_ROWS)])  # (N*P,)
+        return 1 - nearest.unflatten(0, tokens.shape[:2])  # (N, P)
+
+    def _largest_cosine(self, rows: torch.Tensor) -> torch.Tensor:
+        columns = max(1, CHUNK_ELEMENTS // len(rows))
+        maxima = [torch.amax(rows @ part.T, dim=1) for part in self.tokens.split(columns)]
+        nearest: torch.Tensor = torch.stack(maxima).amax(dim=0)
+        return nearest

@@ -1,0 +1,248 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""APRIL-GAN as a plain torch module: set-up, evidence and verdict.
+
+Source: "A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND Workshop Challenge Tracks
+1&2", arXiv 2305.17382; ``test.py`` of github.com/ByChelsea/VAND-APRIL-GAN.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.components import DynamicBufferMixin
+from torch import nn
+
+from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, upsample
+from anomalib_aprilgan.components.clip_source import CLIPSource
+from anomalib_aprilgan.components.clip_tower import CLIPTower, patch_tokens
+from anomalib_aprilgan.components.prompts import PromptEnsemble
+from anomalib_aprilgan.components.text_encoder import text_features
+
+from .adapters import ProjectionAdapters, StageAdapters, read_adapters
+from .memory_bank import MemoryBank
+
+# Value of ``adapters`` for models whose adapters lie in the checkpoint that is about to be loaded.
+FROM_CHECKPOINT = "checkpoint"
+# References are encoded a few at a time, so that any number of them fits into memory.
+REFERENCE_BATCH_SIZE = 4
+
+
+class Evidence(NamedTuple):
+    """What speaks for an anomaly in N images.
+
+    Attributes:
+        text_score (torch.Tensor): Probability of the anomalous text for the whole image, (N,), in [0, 1].
+        zero_shot_maps (torch.Tensor): Probability of the anomalous text a pixel and stage, (N, L, S, S), in [0, 1].
+        few_shot_maps (torch.Tensor | None): Cosine distance to the nearest reference patch a pixel and stage,
+            (N, L', S, S), in [0, 2]; None without references.
+    """
+
+    text_score: torch.Tensor
+    zero_shot_maps: torch.Tensor
+    few_shot_maps: torch.Tensor | None
+
+
+class AprilGANModel(DynamicBufferMixin, nn.Module):
+    """APRIL-GAN: frozen CLIP, linear adapters, and memory banks of normal references.
+
+    Args:
+        backbone (str): open_clip architecture, or path of an open_clip model config (JSON).
+        pretrained (str | None): open_clip tag, ``hf-hub:org/name``, path of a weights file, or None for random weights
+            from a fixed seed.
+        image_size (int): Side S in pixels of the square input, a multiple of the patch.
+        layers (Sequence[int]): Stages compared with the text, 1-based: blocks of a ViT, stages 1-4 of a ResNet.
+        few_shot_layers (Sequence[int] | None): Stages compared with references; None takes ``layers``.
+        adapters (str | Path | None): File of trained adapters; ``checkpoint`` if they come with a state dict to be
+            loaded; None uses CLIP's own projection (ViT only) and warns.
+        quick_gelu (bool | None): Activation of both towers; None takes the adapters' word, else the registry's.
+        prompts (PromptEnsemble | dict[str, Any] | None): States and templates; None takes the paper's.
+        precision (str): Of the frozen image tower: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        ValueError: If an argument is unknown, out of range or contradicts another; the message says which.
+        WeightsNotFoundError: If CLIP's weights are neither here nor to be had.
+
+    Example:
+        >>> model = AprilGANModel("ViT-S-32-alt", None, image_size=64, layers=[5, 10])
+        >>> model.setup("metal_nut")
+        >>> model(torch.zeros(2, 3, 64, 64)).anomaly_map.shape
+        torch.Size([2, 64, 64])
+    """
+
+    text_features: torch.Tensor
+
+    def __init__(
+        self,
+        backbone: str = "ViT-L-14-336",
+        pretrained: str | None = "openai",
+        image_size: int = 518,
+        layers: Sequence[int] = (6, 12, 18, 24),
+        few_shot_layers: Sequence[int] | None = None,
+        adapters: str | Path | None = None,
+        quick_gelu: bool | None = None,
+        prompts: PromptEnsemble | dict[str, Any] | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        file = None if adapters in {None, FROM_CHECKPOINT} else read_adapters(adapters)
+        self.prompts = as_prompts(prompts)
+        self.source = CLIPSource.resolve(backbone, pretrained, quick_gelu, file.metadata.quick_gelu if file else None)
+        self.layers = tuple(layers)
+        self.few_shot_layers = self.layers if few_shot_layers is None else tuple(few_shot_layers)
+        self.image_size = image_size
+        self.clip = CLIPTower(self.source, image_size, sorted({*self.layers, *self.few_shot_layers}), precision)
+        self.adapters: StageAdapters | ProjectionAdapters
+        if file is not None:
+            file.check_backbone(backbone)
+            self.adapters = file.build(self.layers, self._widths(self.layers), self.clip.embed_dim)
+        elif adapters == FROM_CHECKPOINT:
+            self.await_adapters()
+        else:
+            self.adapters = ProjectionAdapters(self.clip)
+            msg = "No adapters given: the zero-shot map uses CLIP's own projection, which localises poorly."
+            warnings.warn(msg, UserWarning, stacklevel=2)
+        self.memory_banks = nn.ModuleList(MemoryBank() for _ in self.few_shot_layers)
+        self.class_name: str | None = None
+        self.register_buffer("text_features", torch.empty(0))  # (2, E) after setup; saved with the model
+
+    @property
+    def is_few_shot(self) -> bool:
+        """Whether references take part in the verdict."""
+        return all(bank.is_fitted for bank in self._banks())
+
+    def await_adapters(self) -> None:
+        """Make room for trained adapters that a state dict will bring."""
+        self.adapters = StageAdapters.awaiting_weights(self._widths(self.layers), self.clip.embed_dim)
+
+    def setup(self, class_name: str | None = None, reference_images: torch.Tensor | None = None) -> None:
+        """Settle what is looked for; what is None stays as it is.
+
+        Args:
+            class_name (str | None): Name of the product.
+            reference_images (torch.Tensor | None): Preprocessed normal images, (K, 3, S, S).
+
+        Raises:
+            RuntimeError: If the adapters' weights have not come yet.
+            ValueError: If the class name is empty or the images do not fit.
+        """
+        if isinstance(self.adapters, StageAdapters) and not self.adapters.is_loaded:
+            msg = f"adapters={FROM_CHECKPOINT!r} needs a checkpoint to be loaded first; or pass the path of adapters."
+            raise RuntimeError(msg)
+        if class_name is not None:
+            device = self.text_features.device
+            self.text_features = text_features(self.source, self.prompts, class_name).to(device)  # (2, E)
+            self.class_name = class_name
+        if reference_images is not None:
+            self._fit_memory_banks(reference_images)
+
+    def _fit_memory_banks(self, images: torch.Tensor) -> None:
+        self._check_images(images)
+        for batch in images.to(self.text_features.device).split(REFERENCE_BATCH_SIZE):
+            tokens = self._tokens_by_layer(self.clip(batch).stages)
+            for layer, bank in zip(self.few_shot_layers, self._banks(), strict=True):
+                bank.update(tokens[layer])
+        for bank in self._banks():
+            bank.finalize()
+
+    @torch.no_grad()
+    def evidence(self, images: torch.Tensor) -> Evidence:
+        """Collect all evidence in one pass of the image tower.
+
+        Args:
+            images (torch.Tensor): Preprocessed images, (N, 3, S, S).
+
+        Returns:
+            Evidence: Per image, stage and pixel.
+
+        Raises:
+            RuntimeError: If no class name was set.
+            ValueError: If the images do not fit or hold NaN.
+        """
+        if self.text_features.numel() == 0:
+            msg = (
+                "No class name was set: call setup(class_name='...') first; 'object' serves if there is no better name."
+            )
+            raise RuntimeError(msg)
+        self._check_images(images)
+        features = self.clip(images)
+        # Half precision, which a trainer may have switched on, would move cosines by more than the maps' differences.
+        with torch.autocast(images.device.type, enabled=False):
+            tokens = self._tokens_by_layer(features.stages)  # per layer (N, P, W)
+            adapted = self.adapters([tokens[layer] for layer in self.layers])  # per layer (N, P, E)
+            differences = [logit_difference(patches, self.text_features) for patches in adapted]  # per layer (N, P)
+            upsampled = [upsample(difference, self.image_size) for difference in differences]  # per layer (N, S, S)
+            return Evidence(
+                text_score=probability(logit_difference(features.pooled, self.text_features)),
+                zero_shot_maps=probability(torch.stack(upsampled, dim=1)),
+                few_shot_maps=self._few_shot_maps(tokens) if self.is_few_shot else None,
+            )
+
+    def _few_shot_maps(self, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
+        stages = zip(self.few_shot_layers, self._banks(), strict=True)
+        maps = [upsample(bank.distance(tokens[layer]), self.image_size) for layer, bank in stages]
+        return torch.stack(maps, dim=1)  # (N, L', S, S)
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Judge images, each by itself.
+
+        The paper adds the stage maps; this takes their mean, which is the same up to a factor and stays near [0, 1].
+        Its few-shot image score needs the whole test set (min-max); this one needs the image alone.
+
+        Args:
+            images (torch.Tensor): Preprocessed images, (N, 3, S, S).
+
+        Returns:
+            InferenceBatch: ``anomaly_map`` (N, S, S), the mean of all stage maps; ``pred_score`` (N,) in [0, 1]: the
+            text score, with references its mean with the map's largest value.
+        """
+        text_score, zero_shot_maps, few_shot_maps = self.evidence(images)
+        if few_shot_maps is None:
+            return InferenceBatch(pred_score=text_score, anomaly_map=zero_shot_maps.mean(dim=1))
+        anomaly_map = torch.cat([zero_shot_maps, few_shot_maps], dim=1).mean(dim=1)  # (N, S, S)
+        largest = anomaly_map.amax(dim=(-2, -1)).clamp(0, 1)  # (N,)
+        return InferenceBatch(pred_score=(text_score + largest) / 2, anomaly_map=anomaly_map)
+
+    def _banks(self) -> list[MemoryBank]:
+        return [bank for bank in self.memory_banks if isinstance(bank, MemoryBank)]
+
+    def _widths(self, layers: Sequence[int]) -> list[int]:
+        width = dict(zip(self.clip.layers, self.clip.widths, strict=True))
+        return [width[layer] for layer in layers]
+
+    def _tokens_by_layer(self, stages: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
+        return {layer: patch_tokens(stage) for layer, stage in zip(self.clip.layers, stages, strict=True)}
+
+    def _check_images(self, images: torch.Tensor) -> None:
+        size = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size) or not len(images):
+            msg = f"Expected images (N, 3, {size}, {size}), got {tuple(images.shape)}. Use the model's pre_processor."
+            raise ValueError(msg)
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return  # an exported graph cannot raise
+        finite = images.isfinite().flatten(1).all(dim=1)  # (N,)
+        if not finite.all():
+            broken = (~finite).nonzero().flatten().tolist()
+            msg = f"Images {broken} of the batch hold NaN or infinite values. Look at the files and at the transforms."
+            raise ValueError(msg)
+
+
+def as_prompts(prompts: PromptEnsemble | dict[str, Any] | None) -> PromptEnsemble:
+    """The ensemble that an argument means; plain data come from YAML files and checkpoints.
+
+    Raises:
+        ValueError: If plain data hold an unknown key.
+    """
+    if prompts is None:
+        return PromptEnsemble()
+    if isinstance(prompts, PromptEnsemble):
+        return prompts
+    try:
+        return PromptEnsemble(**prompts)
+    except TypeError as error:
+        msg = f"prompts={prompts!r} is not understood: {error}. Keys are normal_states, anomalous_states, templates."
+        raise ValueError(msg) from error

@@ -1,0 +1,268 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which CLIP: architecture, weights and activation, settled once and explicitly, for image and text tower alike."""
+
+import difflib
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip import version as open_clip_version
+from open_clip.model import CLIP
+from open_clip.pretrained import get_pretrained_url
+from torch import nn
+from torch.nn import functional
+
+from .pretrained_tags import QUICK_GELU_TAGS
+from .weights import fetch, file_digest, load_tensors, locate, tag_key
+
+logger = logging.getLogger(__name__)
+
+# Keys of an open_clip config that lead to towers other than CLIP's own transformers and ResNets.
+UNSUPPORTED_KEYS = {
+    "": ("custom_text", "multimodal_cfg"),
+    "vision_cfg": ("timm_model_name", "attentional_pool", "final_ln_after_pool", "pool_type"),
+    "text_cfg": ("hf_model_name", "hf_tokenizer_name", "embed_cls", "no_causal_mask", "pool_type"),
+}
+PLAIN_POOLING = ("tok", "argmax")
+IMAGE_POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")
+
+
+@dataclass(frozen=True)
+class CLIPSource:
+    """One CLIP model, not yet built.
+
+    Attributes:
+        backbone (str): Name of an open_clip architecture, or path of a config.
+        pretrained (str | None): As given by the user; None means random weights from a fixed seed.
+        config (dict[str, Any]): open_clip's model config.
+        path (Path | None): File of the weights, None for random ones.
+        quick_gelu (bool): Whether both towers use QuickGELU instead of the exact GELU.
+    """
+
+    backbone: str
+    pretrained: str | None
+    config: dict[str, Any]
+    path: Path | None
+    quick_gelu: bool
+
+    @classmethod
+    def resolve(
+        cls,
+        backbone: str,
+        pretrained: str | None,
+        quick_gelu: bool | None = None,
+        adapters_quick_gelu: bool | None = None,
+    ) -> "CLIPSource":
+        """Find architecture and weights, and settle the activation.
+
+        OpenAI's weights were trained with QuickGELU, but the authors' factory rebuilds them without it at any size
+        but their own (``open_clip/factory.py`` there), so the adapters of the paper belong to the exact GELU.
+
+        Args:
+            backbone (str): Name of an open_clip architecture, or path of an open_clip config (JSON).
+            pretrained (str | None): Tag, ``hf-hub:org/name``, path of a weights file, or None for random weights.
+            quick_gelu (bool | None): The activation; None takes the adapters' word, else open_clip's registry's.
+            adapters_quick_gelu (bool | None): What the adapters' metadata say; None where they say nothing.
+
+        Returns:
+            CLIPSource: Everything needed to build either tower.
+
+        Raises:
+            ValueError: If backbone, tag or config is unknown or unsupported, or argument and adapters disagree.
+            WeightsNotFoundError: If the weights are neither here nor to be had.
+        """
+        if quick_gelu is not None and adapters_quick_gelu is not None and quick_gelu != adapters_quick_gelu:
+            msg = (
+                f"quick_gelu={quick_gelu}, but the adapters were trained with quick_gelu={adapters_quick_gelu}. "
+                "Leave quick_gelu out, or use adapters trained with it."
+            )
+            raise ValueError(msg)
+        config = load_config(backbone)
+        name = backbone.replace("/", "-")
+        path = None if pretrained is None else fetch(locate(name, pretrained))
+        activation = adapters_quick_gelu if quick_gelu is None else quick_gelu
+        if activation is None:
+            activation = bool(config.get("quick_gelu")) or _is_trained_with_quick_gelu(name, pretrained, path)
+        return cls(backbone, pretrained, config, path, activation)
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether the image tower is a vision transformer; a ResNet else."""
+        return isinstance(self.config["vision_cfg"]["layers"], int)
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels that the weights were trained at."""
+        return int(self.config["vision_cfg"].get("image_size", 224))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights file; ``random`` without one."""
+        return "random" if self.path is None else file_digest(self.path)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides about every feature: architecture, weights and activation, as plain data."""
+        config = json.dumps(self.config, sort_keys=True).encode()
+        return {
+            "backbone": self.backbone,
+            "config": hashlib.sha256(config).hexdigest(),
+            "weights": self.digest,
+            "quick_gelu": self.quick_gelu,
+        }
+
+    def build_visual(self, image_size: int) -> nn.Module:
+        """Build open_clip's image tower at a size and load its weights.
+
+        Args:
+            image_size (int): Side in pixels.
+
+        Returns:
+            nn.Module: ``VisionTransformer`` or ``ModifiedResNet`` in float32, on the CPU.
+        """
+        visual: nn.Module = self._skeleton(image_size).visual
+        state = resize_positions(self._tensors(lambda name: name.startswith("visual.")), visual)
+        self._load(visual, {name.removeprefix("visual."): tensor for name, tensor in state.items()})
+        return visual
+
+    def build_text(self) -> CLIP:
+        """Build an open_clip model with the text tower's weights and no image tower, in float32, on the CPU."""
+        clip = self._skeleton(self.image_size)
+        del clip.visual
+        self._load(clip, self._tensors(lambda name: not name.startswith("visual.")))
+        return clip
+
+    def _skeleton(self, image_size: int) -> CLIP:
+        """The model without memory or values: building is quick and nothing is drawn at random."""
+        config = dict(self.config, quick_gelu=self.quick_gelu)
+        config["vision_cfg"] = dict(config["vision_cfg"], image_size=image_size)
+        try:
+            with torch.device("meta"):
+                return CLIP(**config)
+        except (TypeError, ValueError, AttributeError) as error:
+            msg = f"open_clip_torch {open_clip_version.__version__} cannot build backbone {self.backbone!r}: {error}."
+            raise ValueError(msg) from error
+
+    def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+        if self.path is not None:
+            return load_tensors(self.path, wanted)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same weights in every process, so that checkpoints need not hold them
+            state = CLIP(**dict(self.config, quick_gelu=self.quick_gelu)).state_dict()
+        return {name: tensor for name, tensor in state.items() if wanted(name)}
+
+    def _load(self, module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+        expected = module.state_dict()
+        counters = {name: torch.tensor(0) for name in expected if name.endswith("num_batches_tracked")}
+        state = {**counters, **state}
+        missing = sorted(expected.keys() - state.keys())
+        unexpected = sorted(state.keys() - expected.keys())
+        shapes = [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected.keys() & state.keys()
+            if state[name].shape != expected[name].shape
+        ]
+        if missing or unexpected or shapes:
+            msg = (
+                f"{self.path or 'The weights'} do not fit backbone {self.backbone!r}: "
+                f"missing {missing[:3]}, unexpected {unexpected[:3]}, shapes {shapes[:3]}. "
+                "Name the architecture that the weights belong to."
+            )
+            raise ValueError(msg)
+        module.load_state_dict(state, assign=True)
+        module.eval().requires_grad_(requires_grad=False)
+
+
+def load_config(backbone: str) -> dict[str, Any]:
+    """Read the open_clip config of a backbone.
+
+    Args:
+        backbone (str): Name of an open_clip architecture, or path of a JSON file.
+
+    Returns:
+        dict[str, Any]: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and perhaps ``quick_gelu``.
+
+    Raises:
+        ValueError: If it is unknown, not a config, or not a CLIP with a plain ViT or ResNet.
+    """
+    path = Path(backbone).expanduser()
+    if path.suffix == ".json":
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            msg = f"backbone={backbone!r} cannot be read as an open_clip model config: {error}."
+            raise ValueError(msg) from error
+        config = config.get("model_cfg", config) if isinstance(config, dict) else {}
+    else:
+        config = open_clip.get_model_config(backbone.replace("/", "-"))
+    if config is None:
+        close = difflib.get_close_matches(backbone, open_clip.list_models(), n=3) or ["ViT-L-14-336"]
+        msg = (
+            f"Unknown backbone {backbone!r}. Give an architecture of open_clip_torch {open_clip_version.__version__} "
+            f"(near: {', '.join(close)}) or the path of a model config ending in .json."
+        )
+        raise ValueError(msg)
+    if missing := [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]:
+        msg = f"backbone={backbone!r} is no open_clip model config: it lacks {', '.join(missing)}."
+        raise ValueError(msg)
+    _refuse_other_towers(backbone, config)
+    return dict(config)
+
+
+def _refuse_other_towers(backbone: str, config: dict[str, Any]) -> None:
+    for part, keys in UNSUPPORTED_KEYS.items():
+        section = config[part] if part else config
+        if found := [key for key in keys if section.get(key) and section[key] not in PLAIN_POOLING]:
+            msg = (
+                f"backbone={backbone!r} is not supported: its config has {', '.join(found)}. "
+                "Choose a CLIP with a plain ViT or ResNet, such as ViT-L-14-336, ViT-B-16 or RN50."
+            )
+            raise ValueError(msg)
+
+
+def _is_trained_with_quick_gelu(name: str, pretrained: str | None, path: Path | None) -> bool:
+    """What the registry says of a tag, or of a file that is OpenAI's own (its URL holds the digest)."""
+    if pretrained is None or path is None:
+        return False
+    if tag_key(name, pretrained) in QUICK_GELU_TAGS:
+        return True
+    openai_url = get_pretrained_url(name, "openai")
+    return bool(openai_url) and path.suffix == ".pt" and file_digest(path) in openai_url
+
+
+def resize_positions(state: dict[str, torch.Tensor], visual: nn.Module) -> dict[str, torch.Tensor]:
+    """Fit the image tower's positional embedding to the grid that it was built for.
+
+    Bicubic with antialiasing, class token kept. Source: ``resize_pos_embed`` in open_clip's ``model.py``, which
+    leaves ResNets out.
+
+    Args:
+        state (dict[str, torch.Tensor]): Weights by name; not changed.
+        visual (nn.Module): Image tower at the size to run at.
+
+    Returns:
+        dict[str, torch.Tensor]: The same, the embedding replaced where its length differs.
+    """
+    shapes = {f"visual.{name}": tensor.shape for name, tensor in visual.state_dict().items()}
+    resized = {
+        name: _resize_grid(state[name], side=math.isqrt(shapes[name][0] - 1))
+        for name in IMAGE_POSITIONS
+        if name in state and name in shapes and state[name].shape[0] != shapes[name][0]
+    }
+    return {**state, **resized}
+
+
+def _resize_grid(embedding: torch.Tensor, side: int) -> torch.Tensor:
+    width = embedding.shape[1]
+    old_side = math.isqrt(embedding.shape[0] - 1)
+    grid = embedding[1:].reshape(1, old_side, old_side, width).permute(0, 3, 1, 2)  # (1, W, g, g)
+    grid = functional.interpolate(grid, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([embedding[:1], grid[0].flatten(1).T])  # (1 + g'*g', W)

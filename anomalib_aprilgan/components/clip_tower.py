@@ -1,0 +1,208 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""CLIP's image tower: one pass gives the pooled feature and the raw features of chosen stages."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from .clip_source import CLIPSource
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+RESNET_STAGES = 4
+RESNET_STRIDE = 32
+
+
+class CLIPFeatures(NamedTuple):
+    """Features of N images, in float32.
+
+    Attributes:
+        pooled (torch.Tensor): CLIP's own image feature, not normalised, (N, E).
+        stages (list[torch.Tensor]): One tensor a stage. ViT: residual stream after the block, class token first, no
+            norm, (N, 1 + g*g, W). ResNet: stage output, (N, C, h, w).
+    """
+
+    pooled: torch.Tensor
+    stages: list[torch.Tensor]
+
+
+class CLIPTower(nn.Module):
+    """Frozen image tower of a CLIP, always in eval mode.
+
+    Source: stages as in paper section 2.2; ``open_clip/transformer.py`` of the authors' repository.
+
+    Args:
+        source (CLIPSource): Architecture, weights and activation.
+        image_size (int): Side in pixels of the images to come.
+        layers (Sequence[int]): Stages to hand out, 1-based and ascending: blocks of a ViT, the 4 stages of a ResNet.
+        precision (str): ``fp32``, ``bf16`` or ``fp16``; of the tower's weights and arithmetic.
+
+    Raises:
+        ValueError: If image size, layers or precision do not fit the architecture.
+
+    Example:
+        >>> source = CLIPSource.resolve("ViT-S-32-alt", None)
+        >>> tower = CLIPTower(source, image_size=64, layers=[5, 10])
+        >>> [tuple(stage.shape) for stage in tower(torch.zeros(2, 3, 64, 64)).stages]
+        [(2, 5, 384), (2, 5, 384)]
+    """
+
+    def __init__(
+        self,
+        source: CLIPSource,
+        image_size: int,
+        layers: Sequence[int],
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        check_precision(precision)
+        vision = source.config["vision_cfg"]
+        self.is_vit = source.is_vit
+        self.stride = vision["patch_size"] if self.is_vit else RESNET_STRIDE
+        check_image_size(image_size, self.stride)
+        self.layers = check_layers(layers, vision["layers"] if self.is_vit else RESNET_STAGES)
+        self.image_size = image_size
+        self.embed_dim: int = source.config["embed_dim"]
+        self.widths = [self._width(vision["width"], layer) for layer in self.layers]
+        self.dtype = DTYPES[precision]
+        self.visual = source.build_visual(image_size).to(self.dtype)
+        self.visual.requires_grad_(requires_grad=False)
+
+    def _width(self, base: int, layer: int) -> int:
+        """Channels of a stage: constant in a ViT, 4, 8, 16 and 32 times the stem's width in a ResNet."""
+        return base if self.is_vit else base * 2 ** (layer + 1)
+
+    def train(self, mode: bool = True) -> "CLIPTower":
+        """Stay in eval mode: the tower is frozen, and BatchNorm must not see single images."""
+        del mode
+        return super().train(mode=False)
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> CLIPFeatures:
+        """Encode preprocessed images.
+
+        Args:
+            images (torch.Tensor): Resized and normalised images, (N, 3, S, S).
+
+        Returns:
+            CLIPFeatures: Pooled feature and the stages asked for.
+        """
+        images = images.to(self.dtype)
+        pooled, stages = self._vit(images) if self.is_vit else self._resnet(images)
+        return CLIPFeatures(pooled.float(), [stage.float() for stage in stages])
+
+    def _vit(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        visual: Any = self.visual
+        patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (N, g*g, W)
+        class_token = visual.class_embedding.expand(len(images), 1, -1)  # (N, 1, W)
+        tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding  # (N, 1 + g*g, W)
+        tokens = visual.ln_pre(tokens)
+        stages = []
+        for layer, stream in enumerate(residual_stream(visual.transformer.resblocks, tokens), start=1):
+            if layer in self.layers:
+                stages.append(stream)
+        return visual.ln_post(stream[:, 0]) @ visual.proj, stages
+
+    def _resnet(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        visual: Any = self.visual
+        features = visual.stem(images)
+        stages = []
+        for layer, stage in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4), start=1):
+            features = stage(features)
+            if layer in self.layers:
+                stages.append(features)
+        return visual.attnpool(features), stages
+
+    @torch.no_grad()
+    def project(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Map patch tokens into the text space by CLIP's own final norm and projection (ViT only).
+
+        Args:
+            tokens (torch.Tensor): Patch tokens of any stage, (N, P, W).
+
+        Returns:
+            torch.Tensor: (N, P, E), not normalised, float32.
+        """
+        visual: Any = self.visual
+        projected: torch.Tensor = visual.ln_post(tokens.to(self.dtype)) @ visual.proj
+        return projected.float()
+
+
+def residual_stream(
+    blocks: nn.ModuleList,
+    tokens: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+) -> Iterator[torch.Tensor]:
+    """Run transformer blocks of open_clip one by one.
+
+    open_clip 2.24.0 builds its blocks for (T, N, W), later versions for (N, T, W); the attention tells which.
+
+    Args:
+        blocks (nn.ModuleList): ``transformer.resblocks`` of either tower.
+        tokens (torch.Tensor): Input of the first block, (N, T, W).
+        attn_mask (torch.Tensor | None): Additive mask, (T, T).
+
+    Yields:
+        torch.Tensor: The residual stream after each block, (N, T, W).
+    """
+    batch_first = getattr(blocks[0].attn, "batch_first", True)
+    stream = tokens if batch_first else tokens.transpose(0, 1)
+    for block in blocks:
+        stream = block(stream, attn_mask=attn_mask)
+        yield stream if batch_first else stream.transpose(0, 1)
+
+
+def patch_tokens(stage: torch.Tensor) -> torch.Tensor:
+    """Patch tokens of one stage: the class token of a ViT dropped, the map of a ResNet flattened row by row.
+
+    Args:
+        stage (torch.Tensor): (N, 1 + g*g, W) or (N, C, h, w).
+
+    Returns:
+        torch.Tensor: (N, g*g, W) or (N, h*w, C).
+    """
+    if stage.ndim == 4:
+        return stage.flatten(2).transpose(1, 2)  # (N, h*w, C)
+    return stage[:, 1:]  # (N, g*g, W)
+
+
+def check_layers(layers: Sequence[int], number: int) -> tuple[int, ...]:
+    """Return the layers as a tuple if they are ascending and between 1 and their number.
+
+    Raises:
+        ValueError: Otherwise; the authors' code drops such layers silently.
+    """
+    chosen = tuple(layers)
+    valid = all(isinstance(layer, int) and 1 <= layer <= number for layer in chosen)
+    if not chosen or not valid or list(chosen) != sorted(set(chosen)):
+        msg = (
+            f"layers={list(chosen)} must be ascending, without duplicates and between 1 and {number} for this backbone."
+        )
+        raise ValueError(msg)
+    return chosen
+
+
+def check_image_size(image_size: int, stride: int) -> None:
+    """Refuse a size that does not divide into patches.
+
+    Raises:
+        ValueError: If ``image_size`` is not a positive multiple of the stride.
+    """
+    if not isinstance(image_size, int) or image_size <= 0 or image_size % stride:
+        nearest = max(stride, round(image_size / stride) * stride)
+        msg = f"image_size={image_size} must be a positive multiple of {stride} for this backbone, such as {nearest}."
+        raise ValueError(msg)
+
+
+def check_precision(precision: str) -> None:
+    """Refuse an unknown precision.
+
+    Raises:
+        ValueError: If it is not one of ``fp32``, ``bf16``, ``fp16``.
+    """
+    if precision not in DTYPES:
+        msg = f"precision={precision!r} is unknown, expected one of {', '.join(DTYPES)}."
+        raise ValueError(msg)

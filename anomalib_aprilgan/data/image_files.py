@@ -1,0 +1,160 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image files as they come from cameras: 16-bit and float images, and files that cannot be read."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anomalib.data import ImageBatch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch.nn import functional
+
+# Formats that hold 8 bits a channel at most: their headers need not be looked at.
+EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".bmp", ".webp", ".gif"})
+SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+MAX_16_BIT = 65535
+MAX_REPORTED = 10
+
+
+class UnreadableImageError(OSError):
+    """Some image files cannot be decoded; the message names them."""
+
+
+def read_image(path: str | Path) -> torch.Tensor:
+    """Read an image file as RGB.
+
+    Anomalib's own reader clips 16-bit images at 255, which turns them white; here they are scaled by 65535.
+
+    Args:
+        path (str | Path): Image of any mode and size.
+
+    Returns:
+        torch.Tensor: (3, H, W), float32, in [0, 1].
+
+    Raises:
+        UnreadableImageError: If the file is missing, empty, truncated or no image.
+        ValueError: If its values have no known range: floats, or integers above 65535.
+    """
+    try:
+        return _decode(path)
+    except (OSError, SyntaxError) as error:
+        msg = f"{path} cannot be read as an image: {error}. Replace or remove it."
+        raise UnreadableImageError(msg) from error
+
+
+def _decode(path: str | Path) -> torch.Tensor:
+    with Image.open(path) as image:
+        if image.mode == "F":
+            msg = f"{path} holds floating point numbers of unknown range. Save it with 8 or 16 bits a channel."
+            raise ValueError(msg)
+        if image.mode not in SIXTEEN_BIT_MODES:
+            values = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
+            return values.float() / 255
+        values = torch.from_numpy(np.array(image.convert("I")))[None].float()  # (1, H, W)
+    if values.max() > MAX_16_BIT:
+        msg = f"{path} holds values up to {int(values.max())}, more than 16 bits. Save it with 8 or 16 bits a channel."
+        raise ValueError(msg)
+    return (values / MAX_16_BIT).expand(3, -1, -1)
+
+
+def needs_own_reader(path: str | Path) -> bool:
+    """Whether anomalib's reader would clip the values of a file (16-bit or float)."""
+    if Path(path).suffix.lower() in EIGHT_BIT_SUFFIXES:
+        return False
+    try:
+        with Image.open(path) as image:
+            return image.mode in SIXTEEN_BIT_MODES or image.mode == "F"
+    except (OSError, SyntaxError):
+        return False  # in memory only, or gone since
+
+
+def find_unreadable(paths: Iterable[str | Path]) -> list[str]:
+    """Those of some files that cannot be decoded, ten at most."""
+    unreadable: list[str] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (OSError, SyntaxError):
+            unreadable.append(str(path))
+        if len(unreadable) == MAX_REPORTED:
+            break
+    return unreadable
+
+
+class ImageFileGuard(Callback):
+    """Keeps bad image files from passing silently or failing namelessly.
+
+    Before each batch, images that anomalib's reader clips are read anew; it must come before the pre-processor. When
+    a run fails on a file, the error names the files that cannot be read.
+    """
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Read those images of a batch anew that were clipped."""
+        del trainer, pl_module, batch_idx, dataloader_idx
+        if batch.image is not None:
+            batch.image = unclipped_images(batch.image, batch.image_path)
+
+    on_validation_batch_start = on_predict_batch_start
+    on_test_batch_start = on_predict_batch_start
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Name the files that a failed run could not read.
+
+        Raises:
+            UnreadableImageError: If there are any.
+        """
+        del pl_module
+        if not isinstance(exception, (OSError, SyntaxError)) or isinstance(exception, UnreadableImageError):
+            return
+        if unreadable := find_unreadable(_image_paths(trainer)):
+            msg = f"These image files cannot be read; replace or remove them: {', '.join(unreadable)}."
+            raise UnreadableImageError(msg) from exception
+
+
+def unclipped_images(images: torch.Tensor, paths: Sequence[str] | None) -> torch.Tensor:
+    """Replace those images of a batch that were clipped when they were read.
+
+    Args:
+        images (torch.Tensor): Images before normalisation, (N, 3, H, W), in [0, 1].
+        paths (Sequence[str] | None): Their files, if they come from files.
+
+    Returns:
+        torch.Tensor: The same tensor if all is well; else a new one with these images read anew, brought to the size
+        of the batch.
+    """
+    clipped = {index: path for index, path in enumerate(paths or []) if needs_own_reader(path)}
+    if not clipped:
+        return images
+    replaced = images.clone()
+    for index, path in clipped.items():
+        image = read_image(path).to(images.device)[None]  # (1, 3, h, w)
+        if image.shape[-2:] != images.shape[-2:]:
+            image = functional.interpolate(image, size=images.shape[-2:], mode="bicubic", antialias=True)
+        replaced[index] = image[0]
+    return replaced
+
+
+def _image_paths(trainer: Trainer) -> Iterator[str | Path]:
+    """All image files of the data loaders in use."""
+    loaders: list[Any] = []
+    for active in (trainer.val_dataloaders, trainer.test_dataloaders, trainer.predict_dataloaders):
+        loaders += active if isinstance(active, list) else [active]
+    for loader in loaders:
+        dataset = getattr(loader, "dataset", None)
+        if (samples := getattr(dataset, "samples", None)) is not None:
+            yield from samples.image_path
+        else:
+            yield from getattr(dataset, "image_filenames", [])
