@@ -5,7 +5,7 @@
 
 from .april_gan import AprilGAN, AprilGANModel
 from .components.prompts import PromptEnsemble
-from .host.hook import register
+from .host import register
 
 __all__ = ["AprilGAN", "AprilGANModel", "PromptEnsemble"]
 

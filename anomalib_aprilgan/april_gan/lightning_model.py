@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib import LearningType
 from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
@@ -143,17 +144,32 @@ class AprilGAN(AnomalibModule):
             logger.warning("few_shot_source is not used: k_shot is 0. Set k_shot to the number of references.")
 
     def setup(self, stage: str) -> None:
-        """Settle class name and references.
+        """Settle class name and references, unless a trainer will have it done later.
 
-        Lightning calls this before every run, sometimes without the datamodule that a later run has: whatever can be
-        known better later is settled anew. A restored model keeps what its checkpoint says.
+        Lightning calls this before it restores a checkpoint, and sometimes without the datamodule that a later run
+        has. So under a trainer all is settled when a run starts, each time anew.
         """
         del stage
-        trainer = self._trainer
-        if self._is_restored or (trainer is not None and trainer.ckpt_path):
-            return
-        if trainer is not None:
-            self.model.to(trainer.strategy.root_device)  # references and text are encoded where the model will run
+        if self._trainer is None:
+            self._settle()
+
+    def on_validation_start(self) -> None:
+        """Settle class name and references."""
+        self._settle()
+
+    def on_test_start(self) -> None:
+        """Settle class name and references."""
+        self._settle()
+
+    def on_predict_start(self) -> None:
+        """Settle class name and references."""
+        self._settle()
+
+    # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
+    @torch.inference_mode(mode=False)
+    def _settle(self) -> None:
+        if self._is_restored:
+            return  # a restored model keeps what its checkpoint says
         class_name = self._find_class_name()
         if class_name != self.model.class_name:
             logger.info("Looking for anomalies of class '%s'.", class_name)

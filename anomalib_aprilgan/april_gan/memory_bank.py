@@ -79,10 +79,10 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
             raise RuntimeError(msg)
         queries = functional.normalize(tokens.float(), dim=-1).flatten(0, 1)  # (N*P, W)
         nearest = torch.cat([self._largest_cosine(rows) for rows in queries.split(CHUNK_ROWS)])  # (N*P,)
-        return 1 - nearest.unflatten(0, tokens.shape[:2])  # (N, P)
+        distance: torch.Tensor = 1 - nearest.unflatten(0, tokens.shape[:2])  # (N, P)
+        return distance
 
     def _largest_cosine(self, rows: torch.Tensor) -> torch.Tensor:
         columns = max(1, CHUNK_ELEMENTS // len(rows))
         maxima = [torch.amax(rows @ part.T, dim=1) for part in self.tokens.split(columns)]
-        nearest: torch.Tensor = torch.stack(maxima).amax(dim=0)
-        return nearest
+        return torch.stack(maxima).amax(dim=0)
