@@ -52,5 +52,8 @@ class CLIPPreProcessor(PreProcessor):
         return {"image_size": self.image_size}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what ``checkpoint_config`` returned."""
-        self._configure(config["image_size"])
+        """Restore what ``checkpoint_config`` returned, or what a plain ``PreProcessor`` did in its place."""
+        if "image_size" in config:
+            self._configure(config["image_size"])
+        else:
+            super().load_checkpoint_config(config)
