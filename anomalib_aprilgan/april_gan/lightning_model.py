@@ -30,6 +30,7 @@ from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_normal_training_images, list_source, load_references
 
 from .adapters import StageAdapters
+from .checkpoint import check_fingerprint, fingerprint, make_room_for_adapters, only_clip, without_clip
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
 from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
@@ -37,9 +38,7 @@ from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS_NAME = "object"
-# The frozen CLIP, which checkpoints leave out, and our own entry in them.
-CLIP_PREFIX = "model.clip."
-ADAPTERS_PREFIX = "model.adapters."
+# Our own entry in checkpoints.
 CHECKPOINT_KEY = "april_gan"
 
 
@@ -228,8 +227,7 @@ class AprilGAN(AnomalibModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
         super().on_save_checkpoint(checkpoint)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith(CLIP_PREFIX)}
+        checkpoint["state_dict"] = without_clip(checkpoint["state_dict"])
         hyper_parameters = checkpoint["hyper_parameters"]
         if isinstance(self.model.adapters, StageAdapters):
             hyper_parameters["adapters"] = FROM_CHECKPOINT
@@ -237,7 +235,7 @@ class AprilGAN(AnomalibModule):
         checkpoint[CHECKPOINT_KEY] = {
             "class_name": self.model.class_name,
             "reference_paths": self.reference_paths,
-            "fingerprint": self.fingerprint(),
+            "fingerprint": fingerprint(self.model),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -250,46 +248,18 @@ class AprilGAN(AnomalibModule):
         if saved is None:
             msg = "The checkpoint is not one of AprilGAN. Load it with the model that it was made with."
             raise ValueError(msg)
-        self._check_fingerprint(saved["fingerprint"])
+        check_fingerprint(saved["fingerprint"], fingerprint(self.model))
         saved_k_shot = len(saved["reference_paths"])
         if self.k_shot not in {0, saved_k_shot}:
             msg = f"k_shot={self.k_shot}, but the checkpoint holds {saved_k_shot} references. Leave k_shot out."
             raise ValueError(msg)
         super().on_load_checkpoint(checkpoint)
-        self._match_adapters(checkpoint["state_dict"])
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(CLIP_PREFIX)}
-        checkpoint["state_dict"].update(own)
+        make_room_for_adapters(self.model, checkpoint["state_dict"])
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self.class_name = self.model.class_name = saved["class_name"]
         self.reference_paths = list(saved["reference_paths"])
         self.k_shot = len(self.reference_paths)
         self._is_restored = True
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What a checkpoint depends on: CLIP (architecture, weights, activation), size and stages, as plain data."""
-        return {
-            **self.model.source.fingerprint(),
-            "image_size": self.model.image_size,
-            "layers": list(self.model.layers),
-            "few_shot_layers": list(self.model.few_shot_layers),
-        }
-
-    def _check_fingerprint(self, saved: dict[str, Any]) -> None:
-        own = self.fingerprint()
-        # The backbone's name may be a path, which differs between machines; its config is compared.
-        different = [key for key in own if key != "backbone" and own[key] != saved.get(key)]
-        if different:
-            theirs, ours = ({key: side.get(key) for key in ("backbone", *different)} for side in (saved, own))
-            msg = f"The checkpoint was made with {theirs}, the model has {ours}. Build the model with the former."
-            raise ValueError(msg)
-
-    def _match_adapters(self, state: dict[str, Any]) -> None:
-        """Trained adapters come with the checkpoint, whatever the model was built with; none is not the same."""
-        has_adapters = any(name.startswith(ADAPTERS_PREFIX) for name in state)
-        if not has_adapters and isinstance(self.model.adapters, StageAdapters):
-            msg = "The checkpoint was made without trained adapters, the model has some. Leave adapters out."
-            raise ValueError(msg)
-        if has_adapters:
-            self.model.await_adapters()
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

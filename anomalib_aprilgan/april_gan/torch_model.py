@@ -19,7 +19,7 @@ from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, upsample
 from anomalib_aprilgan.components.clip_source import CLIPSource
-from anomalib_aprilgan.components.clip_tower import CLIPTower, patch_tokens
+from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
 
@@ -92,8 +92,10 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         file = None if adapters in {None, FROM_CHECKPOINT} else read_adapters(adapters)
         self.prompts = as_prompts(prompts)
         self.source = CLIPSource.resolve(backbone, pretrained, quick_gelu, file.metadata.quick_gelu if file else None)
-        self.layers = tuple(layers)
-        self.few_shot_layers = self.layers if few_shot_layers is None else tuple(few_shot_layers)
+        self.layers = check_layers(layers, self.source.stages)
+        self.few_shot_layers = check_layers(
+            layers if few_shot_layers is None else few_shot_layers, self.source.stages, "few_shot_layers"
+        )
         self.image_size = image_size
         self.clip = CLIPTower(self.source, image_size, sorted({*self.layers, *self.few_shot_layers}), precision)
         self.adapters: StageAdapters | ProjectionAdapters

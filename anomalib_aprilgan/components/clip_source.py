@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,12 @@ class CLIPSource:
     def is_vit(self) -> bool:
         """Whether the image tower is a vision transformer; a ResNet else."""
         return isinstance(self.config["vision_cfg"]["layers"], int)
+
+    @property
+    def stages(self) -> int:
+        """How many stages the image tower has: blocks of a ViT, the 4 stages of a ResNet."""
+        layers = self.config["vision_cfg"]["layers"]
+        return layers if isinstance(layers, int) else len(layers)
 
     @property
     def image_size(self) -> int:
@@ -210,11 +216,16 @@ def load_config(backbone: str) -> dict[str, Any]:
             f"(near: {', '.join(close)}) or the path of a model config ending in .json."
         )
         raise ValueError(msg)
-    if missing := [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]:
+    _require(backbone, config, ("embed_dim", "vision_cfg", "text_cfg"))
+    _refuse_other_towers(backbone, config)
+    _require(backbone, config["vision_cfg"], ("layers", "width", "patch_size"))
+    return dict(config)
+
+
+def _require(backbone: str, section: dict[str, Any], keys: Sequence[str]) -> None:
+    if missing := [key for key in keys if key not in section]:
         msg = f"backbone={backbone!r} is no open_clip model config: it lacks {', '.join(missing)}."
         raise ValueError(msg)
-    _refuse_other_towers(backbone, config)
-    return dict(config)
 
 
 def _refuse_other_towers(backbone: str, config: dict[str, Any]) -> None:

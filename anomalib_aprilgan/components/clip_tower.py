@@ -12,7 +12,6 @@ from torch import nn
 from .clip_source import CLIPSource
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-RESNET_STAGES = 4
 RESNET_STRIDE = 32
 
 
@@ -63,7 +62,7 @@ class CLIPTower(nn.Module):
         self.is_vit = source.is_vit
         self.stride = vision["patch_size"] if self.is_vit else RESNET_STRIDE
         check_image_size(image_size, self.stride)
-        self.layers = check_layers(layers, vision["layers"] if self.is_vit else RESNET_STAGES)
+        self.layers = check_layers(layers, source.stages)
         self.image_size = image_size
         self.embed_dim: int = source.config["embed_dim"]
         self.widths = [self._width(vision["width"], layer) for layer in self.layers]
@@ -91,7 +90,8 @@ class CLIPTower(nn.Module):
             CLIPFeatures: Pooled feature and the stages asked for.
         """
         images = images.to(self.dtype)
-        pooled, stages = self._vit(images) if self.is_vit else self._resnet(images)
+        with torch.autocast(images.device.type, enabled=False):  # the tower's precision is settled
+            pooled, stages = self._vit(images) if self.is_vit else self._resnet(images)
         return CLIPFeatures(pooled.float(), [stage.float() for stage in stages])
 
     def _vit(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -169,7 +169,7 @@ def patch_tokens(stage: torch.Tensor) -> torch.Tensor:
     return stage[:, 1:]  # (N, g*g, W)
 
 
-def check_layers(layers: Sequence[int], number: int) -> tuple[int, ...]:
+def check_layers(layers: Sequence[int], number: int, name: str = "layers") -> tuple[int, ...]:
     """Return the layers as a tuple if they are ascending and between 1 and their number.
 
     Raises:
@@ -179,7 +179,7 @@ def check_layers(layers: Sequence[int], number: int) -> tuple[int, ...]:
     valid = all(isinstance(layer, int) and 1 <= layer <= number for layer in chosen)
     if not chosen or not valid or list(chosen) != sorted(set(chosen)):
         msg = (
-            f"layers={list(chosen)} must be ascending, without duplicates and between 1 and {number} for this backbone."
+            f"{name}={list(chosen)} must be ascending, without duplicates and between 1 and {number} for this backbone."
         )
         raise ValueError(msg)
     return chosen

@@ -7,6 +7,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
@@ -66,8 +67,12 @@ def fetch_from_hub(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES) ->
     except StopIteration:
         reason = "the repository holds none of these files"
         raise WeightsNotFoundError(_explain(repo_id, filenames, reason)) from None
-    except (OSError, ValueError) as error:  # no such repository, no access, connection broken, disk full
-        raise WeightsNotFoundError(_explain(repo_id, filenames, str(error))) from error
+    # No such repository, no access, disk full; of a broken connection, httpx and hf_xet tell in errors of their own.
+    except Exception as error:
+        # The hub's "not on this machine" hides what the server said.
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+        reason = " ".join(str(cause or error).split())
+        raise WeightsNotFoundError(_explain(repo_id, filenames, reason)) from error
 
 
 def _download(repo_id: str, filename: str) -> Path | None:
@@ -90,8 +95,8 @@ def _is_reachable(endpoint: str) -> bool:
 
 
 def _answers(endpoint: str) -> bool:
-    request = urllib.request.Request(endpoint, method="HEAD")  # ruff: ignore[suspicious-url-open-usage] - the user's own HF_ENDPOINT
     try:
+        request = urllib.request.Request(endpoint, method="HEAD")  # ruff: ignore[suspicious-url-open-usage] - the user's own HF_ENDPOINT
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS):  # ruff: ignore[suspicious-url-open-usage]
             return True
     except urllib.error.HTTPError:
@@ -99,7 +104,7 @@ def _answers(endpoint: str) -> bool:
     except urllib.error.URLError as error:
         # The hub's client may know certificates that urllib does not: let it try.
         return "CERTIFICATE" in str(error.reason)
-    except OSError:
+    except (OSError, ValueError, HTTPException):  # nobody there, no URL, no web server
         return False
 
 

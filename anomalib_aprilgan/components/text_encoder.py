@@ -81,7 +81,8 @@ class TextEncoder(nn.Module):
         tokens = self.tokenize(sentences).to(self.clip.positional_embedding.device)  # (M, L)
         lengths = tokens.argmax(dim=1) + 1  # the end token has the highest number
         order = lengths.argsort(stable=True)
-        encoded = torch.cat(list(self._encode_batches(tokens[order], lengths[order])))  # (M, E)
+        with torch.autocast(tokens.device.type, enabled=False):  # the cache outlives it
+            encoded = torch.cat(list(self._encode_batches(tokens[order], lengths[order])))  # (M, E)
         return encoded[order.argsort()]
 
     def _encode_batches(self, tokens: torch.Tensor, lengths: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -13,7 +13,7 @@ from pickle import UnpicklingError  # ruff: ignore[suspicious-pickle-import] - o
 
 import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from .cache import cache_dir, write_cache_entry
 from .hub import CHECKPOINT_NAMES, WeightsNotFoundError, fetch_from_hub, find_in_hub_cache
@@ -54,7 +54,7 @@ def locate(backbone: str, pretrained: str) -> Path | HubFile:
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path
-    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1:
+    if path.suffix in WEIGHT_SUFFIXES or len(path.parts) != 1:
         msg = f"pretrained={pretrained!r} is not a file. Give the path of a {', '.join(WEIGHT_SUFFIXES)} file."
         raise WeightsNotFoundError(msg)
     return _locate_tag(backbone, pretrained)
@@ -119,10 +119,16 @@ def load_tensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, torch.T
                 tensors = {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # ruff: ignore[in-dict-keys]
         else:
             tensors = {name: tensor for name, tensor in _load_pickled(path).items() if wanted(name)}
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
     except UnpicklingError as error:
-        msg = f"{path} holds more than tensors and is not loaded for safety. Save its state dict as safetensors."
+        msg = (
+            f"{path} holds more than tensors, which is not loaded for safety, or is damaged. "
+            "Fetch it again, or save its state dict as safetensors."
+        )
         raise ValueError(msg) from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
+    # Whatever is wrong with a file, its reader stumbles over it: BadZipFile, struct.error, IndexError, OSError.
+    except Exception as error:
         msg = f"{path} cannot be read as weights ({error}). It may be incomplete: fetch it again."
         raise ValueError(msg) from error
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
@@ -135,6 +141,9 @@ def _load_pickled(path: Path) -> dict[str, torch.Tensor]:
         return {name: value for name, value in archive.items() if name not in OPENAI_SETTINGS}
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     state = content.get("state_dict", content)
+    if others := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+        msg = f"{others[0]!r} is no tensor"
+        raise TypeError(msg)
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 

@@ -38,7 +38,7 @@ def read_image(path: str | Path) -> torch.Tensor:
 
     Raises:
         UnreadableImageError: If the file is missing, empty, truncated or no image.
-        ValueError: If its values have no known range: floats, or integers above 65535.
+        ValueError: If its values have no known range: floats, or integers beyond 0 to 65535.
     """
     try:
         return _decode(path)
@@ -56,8 +56,11 @@ def _decode(path: str | Path) -> torch.Tensor:
             values = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
             return values.float() / 255
         values = torch.from_numpy(np.array(image.convert("I")))[None].float()  # (1, H, W)
-    if values.max() > MAX_16_BIT:
-        msg = f"{path} holds values up to {int(values.max())}, more than 16 bits. Save it with 8 or 16 bits a channel."
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > MAX_16_BIT:
+        msg = (
+            f"{path} holds values from {lowest} to {highest}, outside of 16 bits. Save it with 8 or 16 bits a channel."
+        )
         raise ValueError(msg)
     return (values / MAX_16_BIT).expand(3, -1, -1)
 

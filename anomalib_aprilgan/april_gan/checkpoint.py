@@ -1,0 +1,62 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a checkpoint of AprilGAN holds: all but the frozen CLIP, and a fingerprint of that."""
+
+from typing import Any
+
+import torch
+
+from .adapters import StageAdapters
+from .torch_model import AprilGANModel
+
+CLIP_PREFIX = "model.clip."
+ADAPTERS_PREFIX = "model.adapters."
+
+
+def fingerprint(model: AprilGANModel) -> dict[str, Any]:
+    """What a checkpoint depends on: CLIP (architecture, weights, activation), size and stages, as plain data."""
+    return {
+        **model.source.fingerprint(),
+        "image_size": model.image_size,
+        "layers": list(model.layers),
+        "few_shot_layers": list(model.few_shot_layers),
+    }
+
+
+def check_fingerprint(saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """Refuse a checkpoint that was made with another CLIP or other stages.
+
+    Raises:
+        ValueError: If any entry differs; both sides are named.
+    """
+    # The backbone's name may be a path, which differs between machines; its config is compared.
+    different = [key for key in own if key != "backbone" and own[key] != saved.get(key)]
+    if different:
+        theirs, ours = ({key: side.get(key) for key in ("backbone", *different)} for side in (saved, own))
+        msg = f"The checkpoint was made with {theirs}, the model has {ours}. Build the model with the former."
+        raise ValueError(msg)
+
+
+def without_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A module's state without the frozen CLIP."""
+    return {name: value for name, value in state.items() if not name.startswith(CLIP_PREFIX)}
+
+
+def only_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The frozen CLIP's part of a module's state."""
+    return {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
+
+
+def make_room_for_adapters(model: AprilGANModel, state: dict[str, torch.Tensor]) -> None:
+    """Prepare a model for the adapters of a checkpoint, whatever it was built with.
+
+    Raises:
+        ValueError: If the model has trained adapters and the checkpoint has none: the verdicts would differ.
+    """
+    has_adapters = any(name.startswith(ADAPTERS_PREFIX) for name in state)
+    if not has_adapters and isinstance(model.adapters, StageAdapters):
+        msg = "The checkpoint was made without trained adapters, the model has some. Leave adapters out."
+        raise ValueError(msg)
+    if has_adapters:
+        model.await_adapters()

@@ -1,0 +1,140 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The memory bank finds the nearest of all reference patches, however the work is cut."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+from torch import nn
+
+from anomalib_aprilgan.april_gan import memory_bank
+from anomalib_aprilgan.april_gan.memory_bank import MemoryBank
+
+# Two references of two patches each: along the first axis, along the second, and twice in between.
+REFERENCES = torch.tensor([[[2.0, 0.0], [0.0, 5.0]], [[3.0, 3.0], [4.0, 4.0]]])
+
+
+def filled(*updates: torch.Tensor) -> MemoryBank:
+    bank = MemoryBank()
+    for tokens in updates:
+        bank.update(tokens)
+    bank.finalize()
+    return bank
+
+
+def test_distances_are_one_minus_the_largest_cosine():
+    queries = torch.tensor([[[7.0, 0.0], [-1.0, 0.0]], [[3.0, 4.0], [-1.0, -1.0]]])
+    nearest = [[1.0, 0.0], [(3 + 4) / (5 * 2**0.5), 0.0]]
+    # (-1, -1) is turned away from all: its nearest are the axes, at minus one over the root of two.
+    nearest[1][1] = -1 / 2**0.5
+    torch.testing.assert_close(filled(REFERENCES).distance(queries), 1 - torch.tensor(nearest))
+
+
+def test_tokens_are_kept_at_unit_length_reference_after_reference():
+    half = 0.5**0.5
+    expected = torch.tensor([[1.0, 0.0], [0.0, 1.0], [half, half], [half, half]])
+    torch.testing.assert_close(filled(REFERENCES).tokens, expected)
+
+
+def test_updates_add_up_until_the_bank_is_finalised():
+    assert torch.equal(filled(REFERENCES[:1], REFERENCES[1:]).tokens, filled(REFERENCES).tokens)
+
+
+def test_finalising_anew_replaces_the_bank():
+    bank = filled(REFERENCES)
+    bank.update(torch.tensor([[[0.0, 1.0]]]))
+    assert len(bank.tokens) == 4
+    bank.finalize()
+    assert bank.tokens.tolist() == [[0.0, 1.0]]
+
+
+def test_bank_is_fitted_once_it_is_finalised():
+    bank = MemoryBank()
+    assert not bank.is_fitted
+    bank.update(REFERENCES)
+    assert not bank.is_fitted
+    bank.finalize()
+    assert bank.is_fitted
+
+
+def test_tokens_of_half_precision_are_compared_in_float32():
+    distance = filled(REFERENCES.bfloat16()).distance(REFERENCES.bfloat16())
+    assert distance.dtype == torch.float32
+    torch.testing.assert_close(distance, torch.zeros(2, 2))
+
+
+def test_patch_without_content_is_far_from_all_and_not_nan():
+    assert filled(REFERENCES).distance(torch.zeros(1, 1, 2)).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 2), (1, 2, 2, 2)])
+def test_tokens_of_other_rank_are_refused(shape):
+    with pytest.raises(ValueError, match=rf"takes patch tokens \(K, P, W\), got a tensor of shape \({shape[0]}"):
+        MemoryBank().update(torch.ones(shape))
+
+
+@pytest.mark.parametrize("bank", [MemoryBank(), filled(REFERENCES)], ids=["new", "finalised"])
+def test_finalising_without_references_is_refused(bank):
+    with pytest.raises(RuntimeError, match=r"has collected no references: call update\(tokens\) before finalize"):
+        bank.finalize()
+
+
+def test_empty_bank_knows_no_distance():
+    bank = MemoryBank()
+    bank.update(REFERENCES)
+    with pytest.raises(RuntimeError, match=r"The memory bank is empty: call update\(tokens\) and finalize"):
+        bank.distance(REFERENCES)
+
+
+@pytest.mark.parametrize(("elements", "rows"), [(1, 1), (1, 3), (7, 2), (16, 5), (1 << 24, 4096)])
+def test_size_of_chunks_does_not_matter(monkeypatch, elements, rows):
+    bank = filled(torch.randn(3, 5, 8))
+    queries = torch.randn(2, 6, 8)
+    whole = bank.distance(queries)
+    monkeypatch.setattr(memory_bank, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(memory_bank, "CHUNK_ROWS", rows)
+    torch.testing.assert_close(bank.distance(queries), whole, rtol=0, atol=1e-6)
+
+
+@given(
+    images=st.integers(1, 3),
+    patches=st.integers(1, 6),
+    references=st.integers(1, 3),
+    width=st.integers(1, 8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_distance_is_that_of_trying_every_pair(images, patches, references, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    memory = torch.randn(references, patches, width, generator=generator)
+    queries = torch.randn(images, patches, width, generator=generator)
+    cosine = nn.CosineSimilarity(dim=0)
+    expected = [
+        [min(1 - cosine(query, reference).item() for reference in memory.flatten(0, 1)) for query in image]
+        for image in queries
+    ]
+    distance = filled(memory).distance(queries)
+    torch.testing.assert_close(distance, torch.tensor(expected), rtol=0, atol=1e-5)
+    assert distance.min() > -1e-6
+    assert distance.max() < 2 + 1e-6
+
+
+@pytest.mark.parametrize("target", [MemoryBank(), filled(torch.ones(5, 7, 3))], ids=["empty", "of another size"])
+def test_state_dict_brings_a_bank_of_any_size(target):
+    saved = filled(REFERENCES)
+    nn.ModuleList([target]).load_state_dict(nn.ModuleList([saved]).state_dict())
+    assert target.is_fitted
+    assert torch.equal(target.tokens, saved.tokens)
+
+
+def test_state_dict_of_an_empty_bank_empties_another():
+    bank = filled(REFERENCES)
+    bank.load_state_dict(MemoryBank().state_dict())
+    assert not bank.is_fitted
+
+
+def test_references_that_are_not_finalised_are_not_saved():
+    bank = MemoryBank()
+    bank.update(REFERENCES)
+    assert {name: tensor.numel() for name, tensor in bank.state_dict().items()} == {"tokens": 0}

@@ -1,0 +1,364 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Downloads from a server on this machine that answers like the Hugging Face hub, healthy or not."""
+
+import hashlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from anomalib_aprilgan.components import hub
+from anomalib_aprilgan.components.hub import WeightsNotFoundError, fetch_from_hub, find_in_hub_cache
+from anomalib_aprilgan.components.weights import file_digest
+
+REPOSITORY = "org/clip"
+BEST, SECOND, THIRD = hub.CHECKPOINT_NAMES
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONTENT = bytes(range(256)) * 64
+SNAPSHOT = Path("models--org--clip", "snapshots", COMMIT)
+
+
+class StandIn(ThreadingHTTPServer):
+    """The hub, as far as its client needs it for one repository.
+
+    Attributes:
+        files: Content by name.
+        status: What every request for a file is answered with, unless all is well.
+        cuts: Bytes after which the coming downloads break off, one entry a download.
+        resets: Whether they break off with an error of the connection instead of a mere end.
+        awaited: Number of clients that must have asked about the file before it is handed out.
+        requests: Method, name and range of every request for a file.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {BEST: CONTENT}
+        self.status = 200
+        self.cuts: list[int] = []
+        self.resets = False
+        self.awaited = 0
+        self.requests: list[tuple[str, str, str | None]] = []
+        self.changed = threading.Condition()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def note(self, request: tuple[str, str, str | None]) -> None:
+        with self.changed:
+            self.requests.append(request)
+            self.changed.notify_all()
+
+    def count(self, method: str) -> int:
+        return sum(request[0] == method for request in self.requests)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers ``/org/clip/resolve/main/NAME``."""
+
+    server: StandIn
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def _answer(self) -> None:
+        if self.path == "/":
+            self._send_head(200)
+            return
+        repository, name = self.path.strip("/").split("/resolve/main/")
+        self.server.note((self.command, name, self.headers["Range"]))
+        content = self.server.files.get(name)
+        if self.server.status != 200:
+            self._send_head(self.server.status)
+        elif repository != REPOSITORY:
+            self._send_head(404, {"X-Error-Code": "RepoNotFound"})
+        elif content is None:
+            self._send_head(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        else:
+            self._send_file(content)
+
+    def _send_file(self, content: bytes) -> None:
+        start = int((self.headers["Range"] or "bytes=0-")[len("bytes=") : -1])
+        etag = hashlib.sha256(content).hexdigest()
+        head = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        head |= {"X-Linked-Size": str(len(content)), "Content-Length": str(len(content) - start)}
+        if start:
+            head["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if self.command == "GET":
+            with self.server.changed:
+                assert self.server.changed.wait_for(lambda: self.server.count("HEAD") >= self.server.awaited, 30)
+        self._send_head(206 if start else 200, head)
+        if self.command == "GET":
+            end = start + self.server.cuts.pop(0) if self.server.cuts else len(content)
+            self.wfile.write(content[start:end])
+            self.close_connection = end < len(content)
+            if end < len(content) and self.server.resets:
+                # A socket that may not linger is closed with an error instead of an end.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+
+    def _send_head(self, status: int, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": "0", **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache of this test, empty; the network is allowed."""
+    folder = tmp_path / "hub_cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return folder
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client retries at once."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A healthy hub with the best of the names; the client goes there."""
+    with StandIn() as stand_in:
+        thread = threading.Thread(target=stand_in.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        use_endpoint(monkeypatch, stand_in.url)
+        yield stand_in
+        stand_in.shutdown()
+
+
+def files_in(folder: Path) -> set[str]:
+    """Names of everything that could be taken for weights."""
+    return {path.name for part in ("snapshots", "blobs") for path in folder.glob(f"*/{part}/**/*") if path.is_file()}
+
+
+def test_weights_land_in_the_hubs_cache(server, hub_cache):
+    path = fetch_from_hub(REPOSITORY)
+    assert path == hub_cache / SNAPSHOT / BEST
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [("HEAD", BEST, None), ("GET", BEST, None)]
+
+
+def test_weights_that_are_there_need_no_network(server):
+    path = fetch_from_hub(REPOSITORY)
+    server.requests.clear()
+    server.status = 500
+    assert fetch_from_hub(REPOSITORY) == find_in_hub_cache(REPOSITORY) == path
+    assert not server.requests
+
+
+def test_nothing_is_in_an_empty_cache(server):
+    assert find_in_hub_cache(REPOSITORY) is None
+    assert not server.requests
+
+
+def test_a_link_to_a_deleted_file_is_not_weights(server):
+    path = fetch_from_hub(REPOSITORY)
+    path.resolve().unlink()
+    assert find_in_hub_cache(REPOSITORY) is None
+    assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
+
+
+def test_the_hubs_name_of_a_file_is_its_digest(server, cache_folder):
+    assert file_digest(fetch_from_hub(REPOSITORY)) == hashlib.sha256(CONTENT).hexdigest()
+    assert not any(cache_folder.iterdir())
+
+
+def test_the_next_name_is_taken_where_the_best_is_missing(server, hub_cache):
+    server.files = {THIRD: b"third", SECOND: b"second"}
+    assert fetch_from_hub(REPOSITORY) == hub_cache / SNAPSHOT / SECOND
+    assert [request[:2] for request in server.requests] == [("HEAD", BEST), ("HEAD", SECOND), ("GET", SECOND)]
+    server.requests.clear()
+    assert fetch_from_hub(REPOSITORY).read_bytes() == b"second"
+    assert not server.requests
+
+
+def test_only_the_names_asked_for_are_looked_at(server):
+    server.files["own.bin"] = b"own"
+    assert fetch_from_hub(REPOSITORY, ["own.bin"]).read_bytes() == b"own"
+    assert {request[1] for request in server.requests} == {"own.bin"}
+
+
+def test_a_repository_without_weights_is_refused(server, hub_cache):
+    server.files = {"README.md": b"# CLIP"}
+    with pytest.raises(
+        WeightsNotFoundError, match=rf"'{BEST}' of 'org/clip'.*the repository holds none of these files"
+    ):
+        fetch_from_hub(REPOSITORY)
+    assert [name for _, name, _ in server.requests] == [BEST, SECOND, THIRD]
+    assert not files_in(hub_cache)
+
+
+def test_an_unknown_repository_is_refused(server):
+    with pytest.raises(WeightsNotFoundError, match=r"'org/clap'.*Repository Not Found"):
+        fetch_from_hub("org/clap")
+
+
+def test_a_name_that_is_no_repository_is_refused(server):
+    with pytest.raises(ValueError, match="Repo id must"):
+        fetch_from_hub("org/clip/extra")
+    assert not server.requests
+
+
+def test_a_broken_download_goes_on_where_it_stopped(server, no_waiting, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
+    server.cuts = [5000]
+    assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
+    # Of the 5000 bytes, the client has kept the full chunks.
+    assert server.requests[1:] == [("GET", BEST, None), ("GET", BEST, "bytes=4096-")]
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["end", "reset"])
+def test_a_download_that_never_ends_well_leaves_nothing(server, no_waiting, hub_cache, resets):
+    server.cuts, server.resets = [1000] + [0] * 20, resets
+    with pytest.raises(WeightsNotFoundError, match=rf"'{BEST}' of 'org/clip' are not on this machine"):
+        fetch_from_hub(REPOSITORY)
+    assert find_in_hub_cache(REPOSITORY) is None
+    assert not files_in(hub_cache)
+    server.cuts = []
+    assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_what_a_refusing_server_says_is_passed_on(server, no_waiting, hub_cache, status):
+    server.status = status
+    with pytest.raises(WeightsNotFoundError, match=rf"'{BEST}' of 'org/clip'.*{status}.*pretrained=PATH"):
+        fetch_from_hub(REPOSITORY)
+    assert not files_in(hub_cache)
+
+
+def test_errors_of_any_client_are_explained(server, monkeypatch):
+    # hf_xet, which serves large files of the real hub, raises a mere RuntimeError.
+    def fail(*arguments):
+        msg = "CAS service error"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    with pytest.raises(WeightsNotFoundError, match=r"'org/clip'.*CAS service error.*pretrained=PATH"):
+        fetch_from_hub(REPOSITORY)
+
+
+def test_a_cache_that_cannot_be_written_is_named(server, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    with pytest.raises(WeightsNotFoundError, match=r"(File exists|Not a directory).*put the hub's cache.*file/hub"):
+        fetch_from_hub(REPOSITORY)
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A port that takes connections and says nothing; the client goes there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use_endpoint(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        yield silent
+
+
+def refuse_soon(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Fail to fetch, within two seconds instead of the hub client's 23, and return what is said."""
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
+    crashes = []
+    monkeypatch.setattr(threading, "excepthook", crashes.append)
+    start = time.monotonic()
+    with pytest.raises(WeightsNotFoundError, match=f"no answer from {constants.ENDPOINT} within") as caught:
+        fetch_from_hub(REPOSITORY)
+    assert time.monotonic() - start < 2
+    assert not crashes
+    return str(caught.value)
+
+
+def test_a_silent_server_is_given_up_soon(listener, monkeypatch):
+    assert hub.PROBE_SECONDS <= 5
+    refuse_soon(monkeypatch)
+
+
+def test_an_unreachable_hub_is_given_up_soon_with_all_remedies(listener, hub_cache, monkeypatch):
+    listener.close()
+    message = refuse_soon(monkeypatch)
+    for remedy in (f"copy the file ({BEST} or", "pretrained=PATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HOME"):
+        assert remedy in message
+    assert str(hub_cache / "models--org--clip") in message
+
+
+def test_a_server_that_is_no_web_server_is_given_up_soon(listener, monkeypatch):
+    threading.Thread(target=lambda: listener.accept()[0].sendall(b"220 mail.example ready\r\n"), daemon=True).start()
+    refuse_soon(monkeypatch)
+
+
+def test_an_endpoint_without_a_scheme_is_given_up_soon(monkeypatch):
+    use_endpoint(monkeypatch, "hub.invalid")
+    refuse_soon(monkeypatch)
+
+
+def test_a_name_that_nobody_looks_up_is_given_up_soon(monkeypatch):
+    use_endpoint(monkeypatch, "http://hub.invalid")
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **keywords: answer.wait(30) and [])
+    refuse_soon(monkeypatch)
+    answer.set()
+
+
+def test_offline_nobody_is_asked(server, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "_is_reachable", lambda endpoint: pytest.fail("asked for the network"))
+    with pytest.raises(WeightsNotFoundError, match="HF_HUB_OFFLINE forbids the network"):
+        fetch_from_hub(REPOSITORY)
+    assert not server.requests
+
+
+def test_offline_the_cache_serves(server, monkeypatch):
+    path = fetch_from_hub(REPOSITORY)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch_from_hub(REPOSITORY) == path
+
+
+def test_two_processes_get_the_same_good_file(server, hub_cache):
+    # The module by its path: the package would import anomalib, for ten seconds.
+    code = f"""
+        import importlib.util
+        spec = importlib.util.spec_from_file_location("hub", {hub.__file__!r})
+        hub = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(hub)
+        print(hub.fetch_from_hub({REPOSITORY!r}))
+    """
+    server.awaited = 2
+    settings = {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(hub_cache), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", "if True:" + code]
+    processes = [
+        subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert [answer[0].strip() for answer in answers] == [str(hub_cache / SNAPSHOT / BEST)] * 2, answers
+    assert (hub_cache / SNAPSHOT / BEST).read_bytes() == CONTENT
+    assert server.count("HEAD") == 2
+    assert files_in(hub_cache) == {BEST, hashlib.sha256(CONTENT).hexdigest()}

@@ -1,0 +1,148 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Small CLIP models for all tests: with the weights of the golden arrays, or random ones. No network, no download."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import open_clip.model
+import pytest
+import torch
+from golden.weight_rule import golden_tensor
+from safetensors.torch import save_file
+
+GOLDEN = Path(__file__).parent / "golden"
+# Settings under which the golden arrays were made; ``image_size`` and the layers lie in the arrays, too.
+GOLDEN_SIZES = {"tiny_vit": 70, "tiny_vit_quickgelu": 70, "tiny_rn": 64}
+GOLDEN_LAYERS = (1, 2, 3, 4)
+GOLDEN_FEW_SHOT_LAYERS = {"tiny_vit": (2, 4), "tiny_vit_quickgelu": (2, 4), "tiny_rn": (1, 2, 3)}
+
+# Small matrices: more threads only disturb the other worker of pytest-xdist.
+torch.set_num_threads(1)
+
+# The same examples everywhere: a red run can be repeated, and a slow machine is no failure.
+hypothesis.settings.register_profile("anomalib_aprilgan", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.load_profile("anomalib_aprilgan")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_cache(tmp_path_factory: pytest.TempPathFactory):
+    """What fixtures of the session keep must not land in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALIB_APRILGAN_CACHE", str(tmp_path_factory.mktemp("session_cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Random inputs are the same in every run, whatever ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package's cache of this test, empty."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ANOMALIB_APRILGAN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Folder of the arrays that the authors' code gave, and of the configs."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden_arrays() -> Callable[[str], dict[str, np.ndarray]]:
+    """Arrays of a golden file by name, such as ``golden_arrays("tiny_vit")["pooled"]``."""
+
+    @functools.cache
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(GOLDEN / f"{name}.npz") as file:
+            return dict(file)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def golden_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Factory of weights files for ``tiny_vit``, ``tiny_vit_quickgelu`` and ``tiny_rn``."""
+    folder = tmp_path_factory.mktemp("golden_weights")
+
+    @functools.cache
+    def write(name: str) -> Path:
+        config = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+        with torch.device("meta"):
+            expected = open_clip.model.CLIP(**config).state_dict()
+        tensors = {
+            key: torch.from_numpy(np.asarray(golden_tensor(key, tensor.shape)))
+            for key, tensor in expected.items()
+            if tensor.is_floating_point()
+        }
+        save_file(tensors, folder / f"{name}.safetensors")
+        return folder / f"{name}.safetensors"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def golden_adapters(
+    golden_arrays: Callable[[str], dict[str, np.ndarray]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Path]:
+    """Factory of adapter files: ``golden_adapters(name)``, or with the suffix ``.pth`` as the authors write them."""
+    folder = tmp_path_factory.mktemp("golden_adapters")
+
+    @functools.cache
+    def write(name: str, suffix: str = ".safetensors") -> Path:
+        arrays = golden_arrays(name)
+        prefix = "adapter."
+        weights = {key.removeprefix(prefix): torch.from_numpy(arrays[key]) for key in arrays if key.startswith(prefix)}
+        path = folder / f"{name}{suffix}"
+        if suffix == ".pth":
+            torch.save({"trainable_linearlayer": weights}, path)
+        else:
+            metadata = {"backbone": name, "layers": GOLDEN_LAYERS, "image_size": GOLDEN_SIZES[name]}
+            save_file(weights, path, metadata={key: json.dumps(value) for key, value in metadata.items()})
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def golden_arguments(
+    golden_weights: Callable[[str], Path],
+    golden_adapters: Callable[..., Path],
+) -> Callable[[str], dict[str, Any]]:
+    """Factory of a model's arguments under which it must agree with the golden arrays of that name."""
+
+    def build(name: str) -> dict[str, Any]:
+        return {
+            "backbone": str(GOLDEN / f"{name}.json"),
+            "pretrained": str(golden_weights(name)),
+            "image_size": GOLDEN_SIZES[name],
+            "layers": list(GOLDEN_LAYERS),
+            "few_shot_layers": list(GOLDEN_FEW_SHOT_LAYERS[name]),
+            "adapters": str(golden_adapters(name)),
+        }
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> str:
+    """Config of a ViT with 4 blocks of width 64, patches of 14 pixels and 32 text dimensions."""
+    return str(GOLDEN / "tiny_vit.json")
+
+
+@pytest.fixture
+def tiny_arguments(tiny_backbone: str) -> dict[str, Any]:
+    """Arguments of a model with random weights: 4 x 4 patches, no file but its config."""
+    return {"backbone": tiny_backbone, "pretrained": None, "image_size": 56, "layers": [1, 2, 3, 4]}
