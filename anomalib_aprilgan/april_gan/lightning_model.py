@@ -11,7 +11,6 @@ Example:
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from anomalib_aprilgan.data.references import draw_references, list_normal_train
 
 from .adapters import StageAdapters
 from .checkpoint import check_fingerprint, fingerprint, make_room_for_adapters, only_clip, without_clip
+from .plain_data import plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
-from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
+from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
 logger = logging.getLogger(__name__)
 
@@ -109,11 +109,11 @@ class AprilGAN(AnomalibModule):
             msg = f"k_shot={k_shot} must be 0 (zero-shot) or the number of normal references."
             raise ValueError(msg)
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
-        few_shot_source = _plain_paths(few_shot_source)
+        few_shot_source = plain_paths(few_shot_source)
         layers = list(layers)
         few_shot_layers = None if few_shot_layers is None else list(few_shot_layers)
         adapters = None if adapters is None else str(adapters)
-        prompts = None if prompts is None else _plain_prompts(prompts)
+        prompts = plain_prompts(prompts)
         super().__init__(
             pre_processor=self.configure_pre_processor((image_size, image_size))
             if pre_processor is True
@@ -303,13 +303,3 @@ class AprilGAN(AnomalibModule):
                 *(metric(**pixel) for metric in (AUROC, F1Max, AveragePrecision, AUPRO)),
             ],
         )
-
-
-def _plain_paths(source: str | Path | list[str | Path] | None) -> Any:  # ruff: ignore[any-type] - str, list[str] or None
-    if source is None or isinstance(source, (str, Path)):
-        return None if source is None else str(source)
-    return [str(path) for path in source]
-
-
-def _plain_prompts(prompts: PromptEnsemble | dict[str, Any]) -> Any:  # ruff: ignore[any-type] - stands in for the dataclass
-    return {name: list(entries) for name, entries in asdict(as_prompts(prompts)).items()}

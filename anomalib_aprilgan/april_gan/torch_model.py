@@ -17,7 +17,7 @@ from anomalib.data import InferenceBatch
 from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 
-from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, upsample
+from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, text_probability, upsample
 from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
 from anomalib_aprilgan.components.prompts import PromptEnsemble
@@ -170,19 +170,38 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
                 "No class name was set: call setup(class_name='...') first; 'object' serves if there is no better name."
             )
             raise RuntimeError(msg)
-        self._check_images(images)
-        features = self.clip(images)
+        pooled, tokens = self.encode(images)
         # Half precision, which a trainer may have switched on, would move cosines by more than the maps' differences.
         with torch.autocast(images.device.type, enabled=False):
-            tokens = self._tokens_by_layer(features.stages)  # per layer (N, P, W)
-            adapted = self.adapters([tokens[layer] for layer in self.layers])  # per layer (N, P, E)
-            differences = [logit_difference(patches, self.text_features) for patches in adapted]  # per layer (N, P)
-            upsampled = [upsample(difference, self.image_size) for difference in differences]  # per layer (N, S, S)
             return Evidence(
-                text_score=probability(logit_difference(features.pooled, self.text_features)),
-                zero_shot_maps=probability(torch.stack(upsampled, dim=1)),
+                text_score=text_probability(pooled, self.text_features),
+                zero_shot_maps=probability(self.text_differences(tokens, self.text_features)),
                 few_shot_maps=self._few_shot_maps(tokens) if self.is_few_shot else None,
             )
+
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        """One pass of the image tower: CLIP's image feature (N, E), and patch tokens (N, P, W) by layer.
+
+        Raises:
+            ValueError: If the images do not fit or hold NaN.
+        """
+        self._check_images(images)
+        features = self.clip(images)
+        return features.pooled, self._tokens_by_layer(features.stages)
+
+    def text_differences(self, tokens: dict[int, torch.Tensor], text: torch.Tensor) -> torch.Tensor:
+        """Logit of the anomalous text minus that of the normal one, a pixel and stage; what the adapters learn from.
+
+        Args:
+            tokens (dict[int, torch.Tensor]): Patch tokens by layer, as ``encode`` gives them.
+            text (torch.Tensor): Of one class (2, E), or of each image's class (N, 2, E).
+
+        Returns:
+            torch.Tensor: (N, L, S, S).
+        """
+        adapted = self.adapters([tokens[layer] for layer in self.layers])  # per layer (N, P, E)
+        differences = [logit_difference(patches, text) for patches in adapted]  # per layer (N, P)
+        return torch.stack([upsample(difference, self.image_size) for difference in differences], dim=1)
 
     def _few_shot_maps(self, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
         stages = zip(self.few_shot_layers, self._banks(), strict=True)

@@ -20,22 +20,36 @@ def logit_difference(features: torch.Tensor, text: torch.Tensor) -> torch.Tensor
     """How much closer features are to the anomalous text than to the normal one.
 
     Args:
-        features (torch.Tensor): Image or patch features in the text space, any length, (..., E).
-        text (torch.Tensor): Unit vectors of the class, normal first, (2, E).
+        features (torch.Tensor): P features in the text space, any length, perhaps of N images, (..., P, E).
+        text (torch.Tensor): Unit vectors, normal first: of one class, (2, E), or of each image's class, (N, 2, E).
 
     Returns:
-        torch.Tensor: 100 * (cos anomalous - cos normal), (...), in [-200, 200].
+        torch.Tensor: 100 * (cos anomalous - cos normal), (..., P), in [-200, 200].
 
     Example:
         >>> logit_difference(torch.tensor([[0.0, 3.0], [2.0, 0.0]]), torch.eye(2))
         tensor([ 100., -100.])
     """
-    return LOGIT_SCALE * (functional.normalize(features, dim=-1) @ (text[1] - text[0]))
+    direction = text[..., 1, :] - text[..., 0, :]  # (..., E)
+    return LOGIT_SCALE * (functional.normalize(features, dim=-1) @ direction.unsqueeze(-1)).squeeze(-1)
 
 
 def probability(difference: torch.Tensor) -> torch.Tensor:
     """Softmax over the two logits, anomalous channel: the sigmoid of their difference, in [0, 1]."""
     return torch.sigmoid(difference)
+
+
+def text_probability(pooled: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Probability of the anomalous text for whole images.
+
+    Args:
+        pooled (torch.Tensor): CLIP's image features, (N, E).
+        text (torch.Tensor): Of one class (2, E), or of each image's class (N, 2, E).
+
+    Returns:
+        torch.Tensor: (N,), in [0, 1].
+    """
+    return probability(logit_difference(pooled.unsqueeze(1), text).squeeze(1))
 
 
 def upsample(grid: torch.Tensor, size: int) -> torch.Tensor:

@@ -5,6 +5,7 @@
 
 import copy
 import re
+import shutil
 import warnings
 
 import pytest
@@ -229,12 +230,14 @@ class TestVerdict:
         assert torch.equal(model.train()(images).anomaly_map, verdict.anomaly_map)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_autocast_changes_nothing(self, build, references, images, dtype):
+    def test_autocast_changes_nothing(self, build, references, images, cache_folder, dtype):
         plain, cast = build(), build()
-        plain.setup("nut", references)
         with torch.autocast("cpu", dtype=dtype):
             cast.setup("nut", references)
             verdict = cast(images)
+        shutil.rmtree(cache_folder)  # or the other would take the text features from there
+        plain.setup("nut", references)
+        assert torch.equal(cast.text_features, plain.text_features)
         assert verdict.anomaly_map.dtype == torch.float32
         assert torch.equal(verdict.anomaly_map, plain(images).anomaly_map)
         assert torch.equal(verdict.pred_score, plain(images).pred_score)
@@ -283,6 +286,17 @@ class TestImages:
         with pytest.raises(ValueError, match=re.escape(expected)):
             model.setup(reference_images=images)
         assert all(torch.equal(bank.tokens, before) for bank, before in zip(model.memory_banks, banks, strict=True))
+
+    def test_refused_references_leave_nothing_behind(self, build, references):
+        model, fresh = build(), build()
+        images = torch.randn(6, 3, 56, 56)
+        images[5, 0, 0, 0] = torch.nan  # not among the first that are encoded together
+        with pytest.raises(ValueError, match=r"Images \[5\] of the batch hold NaN"):
+            model.setup(reference_images=images)
+        for one in (model, fresh):
+            one.setup(reference_images=references)
+        for ours, theirs in zip(model.memory_banks, fresh.memory_banks, strict=True):
+            assert torch.equal(ours.tokens, theirs.tokens)
 
 
 class TestArguments:

