@@ -8,6 +8,7 @@ import inspect
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
@@ -27,13 +28,21 @@ OWN = EntryPoint("aprilgan", "anomalib_aprilgan:AprilGAN", GROUP)
 
 
 @pytest.fixture(autouse=True)
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, and no network at all."""
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache of the hub, and no network; a test that asks for it, in whatever thread, fails."""
+    asked = []
+
+    def refuse(*arguments, **keywords):
+        asked.append(arguments)
+        msg = "There is no network here."
+        raise OSError(msg)
+
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for place, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
-        monkeypatch.setattr(place, name, lambda *arguments, **keywords: pytest.fail("asked for the network"))
-    return tmp_path / "hub"
+        monkeypatch.setattr(place, name, refuse)
+    yield tmp_path / "hub"
+    assert not asked
 
 
 @pytest.fixture(autouse=True)
@@ -292,7 +301,7 @@ def test_the_text_cache(tiny, cache_folder):
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tiny, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
+    (tmp_path / "file").touch(mode=0o777)
     monkeypatch.setenv("ANOMALIB_APRILGAN_CACHE", str(tmp_path / "file" / "cache"))
     findings = examine(tiny)
     (finding,) = (finding for finding in findings if finding.subject == "text cache")
