@@ -11,7 +11,6 @@ from typing import Any
 
 import hypothesis
 import numpy as np
-import open_clip.model
 import pytest
 import torch
 from golden.weight_rule import golden_tensor
@@ -78,9 +77,11 @@ def golden_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
     @functools.cache
     def write(name: str) -> Path:
+        from open_clip.model import CLIP  # some seconds, which tests without a model need not wait
+
         config = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
         with torch.device("meta"):
-            expected = open_clip.model.CLIP(**config).state_dict()
+            expected = CLIP(**config).state_dict()
         tensors = {
             key: torch.from_numpy(np.asarray(golden_tensor(key, tensor.shape)))
             for key, tensor in expected.items()

@@ -5,29 +5,20 @@
 
 from typing import Any
 
-import torch
 from anomalib.pre_processing import PreProcessor
-from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize, Transform
-from torchvision.tv_tensors import Mask
+from torchvision.transforms.v2 import Compose, Normalize
+
+from anomalib_aprilgan.data.pillow_resize import PillowResize
 
 # Mean and standard deviation of CLIP's training images (open_clip/constants.py).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class ClampImage(Transform):
-    """Limit images to [0, 1], as 8-bit images are by nature: bicubic interpolation overshoots at edges."""
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # ruff: ignore[any-type] - torchvision's signature
-        """Clamp an image; leave masks and anything else alone."""
-        del params
-        return inpt.clamp(0, 1) if isinstance(inpt, torch.Tensor) and not isinstance(inpt, Mask) else inpt
-
-
 class CLIPPreProcessor(PreProcessor):
     """Squash images to S x S and normalise them as CLIP expects.
 
-    Bicubic with antialiasing, aspect ratio not kept, as in the authors' ``dataset.py`` and open_clip's transform.
+    Aspect ratio not kept, as in the authors' ``dataset.py`` and open_clip's transform.
 
     Args:
         image_size (int): Side S in pixels.
@@ -39,11 +30,7 @@ class CLIPPreProcessor(PreProcessor):
 
     def _configure(self, image_size: int) -> None:
         self.image_size = image_size
-        self.transform = Compose([
-            Resize((image_size, image_size), interpolation=InterpolationMode.BICUBIC, antialias=True),
-            ClampImage(),
-            Normalize(mean=CLIP_MEAN, std=CLIP_STD),
-        ])
+        self.transform = Compose([PillowResize(image_size), Normalize(mean=CLIP_MEAN, std=CLIP_STD)])
         # Anomalib would switch antialiasing off here, and ``model(images)`` differ from ``Engine.predict``.
         self.export_transform = self.transform
 

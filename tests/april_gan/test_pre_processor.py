@@ -12,28 +12,24 @@ from anomalib.data import ImageBatch
 from PIL import Image
 from torchvision.tv_tensors import Mask
 
-from anomalib_aprilgan.april_gan.pre_processor import CLIP_MEAN, CLIP_STD, ClampImage, CLIPPreProcessor
+from anomalib_aprilgan.april_gan.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
 
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
 
 
 @pytest.mark.parametrize("shape", [(56, 56), (20, 100), (300, 40)])
 def test_images_are_squashed_as_pillow_does_it(shape):
-    # Slow waves, so that Pillow's rounding and clipping between the two directions makes little difference.
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    waves = [np.sin(rows * 6 / shape[0] + phase) * np.cos(columns * 9 / shape[1]) for phase in range(3)]
-    pixels = (127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     theirs = np.array(Image.fromarray(pixels).resize((56, 56), Image.Resampling.BICUBIC))
     ours = CLIPPreProcessor(56).transform(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
     levels = ((ours * STD + MEAN) * 255).permute(1, 2, 0)
-    assert levels.shape == theirs.shape
-    assert np.abs(levels.numpy() - theirs).max() < 1.1
+    assert np.abs(levels.numpy() - theirs).max() < 1e-3
 
 
 @pytest.mark.parametrize("size", [1, 30, 56])
 def test_image_of_one_colour_stays_one_colour(size):
-    ours = CLIPPreProcessor(14).transform(torch.full((3, size, size), 0.25))
-    torch.testing.assert_close(ours, ((0.25 - MEAN) / STD).expand(3, 14, 14))
+    ours = CLIPPreProcessor(14).transform(torch.full((3, size, size), 64 / 255))
+    torch.testing.assert_close(ours, ((64 / 255 - MEAN) / STD).expand(3, 14, 14))
 
 
 def test_values_do_not_leave_the_range_of_images():
@@ -46,19 +42,12 @@ def test_values_do_not_leave_the_range_of_images():
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool])
 def test_masks_keep_type_and_values(dtype):
     mask = Mask(torch.zeros(1, 6, 6, dtype=dtype))
-    mask[:, 2:4, 2:4] = 255
+    mask[:, 2:4, 2:4] = 1
     _, resized = CLIPPreProcessor(12).transform(torch.zeros(3, 6, 6), mask)
     assert resized.dtype == dtype
     expected = torch.zeros(1, 12, 12, dtype=dtype)
-    expected[:, 4:8, 4:8] = 255
+    expected[:, 4:8, 4:8] = 1
     assert torch.equal(torch.as_tensor(resized), expected)
-
-
-def test_clamping_is_for_images_only():
-    image, mask, label = ClampImage()(torch.tensor([[[-1.0, 0.5, 2.0]]]), Mask([[0, 255]]), "good")
-    assert image.tolist() == [[[0.0, 0.5, 1.0]]]
-    assert mask.tolist() == [[0, 255]]
-    assert label == "good"
 
 
 @pytest.mark.parametrize("stage", ["validation", "test", "predict"])
