@@ -3,11 +3,13 @@
 
 """APRIL-GAN, zero- and few-shot anomaly detection with CLIP, as a model of anomalib."""
 
-from .april_gan import AprilGAN, AprilGANModel
+from .april_gan import AprilGAN, AprilGANAdapters, AprilGANModel
 from .components.prompts import PromptEnsemble
+from .data import AuxiliaryData
 from .host import register
 
-__all__ = ["AprilGAN", "AprilGANModel", "PromptEnsemble"]
+__all__ = ["AprilGAN", "AprilGANAdapters", "AprilGANModel", "AuxiliaryData", "PromptEnsemble"]
 
 # Serves imports that come before the start-up hook's turn, and interpreters that run without it.
 register(AprilGAN, __name__)
+register(AprilGANAdapters, __name__)

@@ -3,10 +3,9 @@
 
 """The linear adapters that map a stage's patch tokens into the text space, and their files."""
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.clip_tower import CLIPTower
+from anomalib_aprilgan.components.download import git_blob_hash
 
 AUTHORS_KEY = "trainable_linearlayer"
 
@@ -160,7 +160,9 @@ class AdapterFile:
             ValueError: If the metadata name another backbone.
         """
         theirs = self.metadata.backbone
-        if theirs is not None and Path(theirs).stem != Path(backbone).stem:
+        if theirs is None or ".json" in {Path(theirs).suffix, Path(backbone).suffix}:
+            return  # the name of a config file says nothing about what is in it
+        if theirs.replace("/", "-") != backbone.replace("/", "-"):
             msg = f"{self.path} was trained with backbone {theirs!r}, the model uses {backbone!r}."
             raise ValueError(msg)
 
@@ -194,15 +196,15 @@ def read_adapters(path: str | Path) -> AdapterFile:
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], AdapterMetadata]:
     with safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # ruff: ignore[in-dict-keys] - it is no dict
-        described: dict[str, Any] = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-    if layers := described.get("layers"):
-        described["layers"] = tuple(layers)
-    return weights, AdapterMetadata(**described)
+        described = file.metadata() or {}
+    known = {field.name for field in fields(AdapterMetadata)}  # other tools leave remarks of their own
+    metadata: dict[str, Any] = {key: json.loads(value) for key, value in described.items() if key in known}
+    if layers := metadata.get("layers"):
+        metadata["layers"] = tuple(layers)
+    return weights, AdapterMetadata(**metadata)
 
 
 def _read_authors(path: Path) -> tuple[dict[str, torch.Tensor], AdapterMetadata]:
     content = torch.load(path, map_location="cpu", weights_only=True)
     weights = content[AUTHORS_KEY]
-    data = path.read_bytes()
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()  # git's own way of naming
-    return dict(weights), PUBLISHED.get(blob, AdapterMetadata())
+    return dict(weights), PUBLISHED.get(git_blob_hash(path), AdapterMetadata())

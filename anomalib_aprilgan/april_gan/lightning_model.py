@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 from anomalib import LearningType
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator, F1Max
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
-from torchmetrics.classification import BinaryAveragePrecision
 
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.data.image_files import ImageFileGuard
@@ -30,20 +29,23 @@ from anomalib_aprilgan.data.references import draw_references, list_normal_train
 
 from .adapters import StageAdapters
 from .checkpoint import check_fingerprint, fingerprint, make_room_for_adapters, only_clip, without_clip
+from .evaluation import default_metrics
 from .plain_data import plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
+from .published_adapters import choose_for, find_adapters, trained_on_same
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS_NAME = "object"
+# Value of ``adapters``, and what it needs: backbone, pretrained and layers of the published adapters.
+AUTO = "auto"
+PAPER_SETTING = ("ViT-L-14-336", "openai", (6, 12, 18, 24))
+# Metric that appears, as 1, beside those of adapters that were trained on the dataset under test.
+LEAK_MARK = "adapters_trained_on_test_data"
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "april_gan"
-
-
-class AveragePrecision(AnomalibMetric, BinaryAveragePrecision):  # type: ignore[misc]
-    """Average precision (AP) of anomalib batches."""
 
 
 class AprilGAN(AnomalibModule):
@@ -60,7 +62,8 @@ class AprilGAN(AnomalibModule):
         image_size (int): Side in pixels of the model's input.
         layers (Sequence[int]): Stages compared with the text.
         few_shot_layers (Sequence[int] | None): Stages compared with references.
-        adapters (str | Path | None): File of trained adapters.
+        adapters (str | Path | None): Trained adapters, see :class:`AprilGANModel`. Defaults to ``auto``: with the
+            paper's backbone those of the authors that were not trained on the dataset under test, else none.
         quick_gelu (bool | None): Activation of CLIP.
         prompts (PromptEnsemble | None): States and templates.
         precision (str): Of the frozen image tower.
@@ -95,7 +98,7 @@ class AprilGAN(AnomalibModule):
         image_size: int = 518,
         layers: Sequence[int] = (6, 12, 18, 24),
         few_shot_layers: Sequence[int] | None = None,
-        adapters: str | Path | None = None,
+        adapters: str | Path | None = AUTO,
         quick_gelu: bool | None = None,
         prompts: PromptEnsemble | None = None,
         precision: str = "fp32",
@@ -128,11 +131,12 @@ class AprilGAN(AnomalibModule):
             image_size=image_size,
             layers=layers,
             few_shot_layers=few_shot_layers,
-            adapters=adapters,
+            adapters=self._starting_adapters(adapters, backbone, pretrained, layers),
             quick_gelu=quick_gelu,
             prompts=prompts,
             precision=precision,
         )
+        self.chooses_adapters = adapters == AUTO and isinstance(self.model.adapters, StageAdapters)
         self.class_name = class_name
         self.k_shot = k_shot
         self.few_shot_source = few_shot_source
@@ -141,6 +145,16 @@ class AprilGAN(AnomalibModule):
         self._is_restored = False
         if few_shot_source is not None and not k_shot:
             logger.warning("few_shot_source is not used: k_shot is 0. Set k_shot to the number of references.")
+
+    @staticmethod
+    def _starting_adapters(
+        adapters: str | None, backbone: str, pretrained: str | None, layers: Sequence[int]
+    ) -> str | None:
+        """What to build the model with; which dataset it will be tested on is not known yet."""
+        if adapters != AUTO:
+            return adapters
+        is_papers = (backbone, pretrained, tuple(layers)) == PAPER_SETTING
+        return choose_for("") if is_papers else None
 
     def setup(self, stage: str) -> None:
         """Settle class name and references, unless a trainer will have it done later.
@@ -175,6 +189,29 @@ class AprilGAN(AnomalibModule):
             self.model.setup(class_name)
         if self.k_shot:
             self._collect_references()
+        self._mind_what_adapters_have_seen()
+
+    def _mind_what_adapters_have_seen(self) -> None:
+        """Take adapters that have not seen the dataset under test, or warn where the user's choice has."""
+        dataset = self._dataset()
+        if self.chooses_adapters and dataset and choose_for(dataset) != self.model.trained_on:
+            self.model.use_adapters(find_adapters(choose_for(dataset)))
+        if trained_on_same(self.model.trained_on, dataset):
+            logger.warning(
+                "The adapters were trained on %s, which is under test: the results say nothing about new products, and "
+                "are marked with %s. Leave adapters out to have the others chosen.",
+                self.model.trained_on,
+                LEAK_MARK,
+            )
+
+    def on_test_epoch_end(self) -> None:
+        """Mark results of adapters that have seen the dataset under test."""
+        if trained_on_same(self.model.trained_on, self._dataset()):
+            self.log(LEAK_MARK, 1.0)
+
+    def _dataset(self) -> str:
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return "" if datamodule is None else type(datamodule).__name__
 
     def _find_class_name(self) -> str:
         datamodule = getattr(self._trainer, "datamodule", None)
@@ -236,6 +273,7 @@ class AprilGAN(AnomalibModule):
             "class_name": self.model.class_name,
             "reference_paths": self.reference_paths,
             "fingerprint": fingerprint(self.model),
+            "trained_on": self.model.trained_on,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -257,6 +295,7 @@ class AprilGAN(AnomalibModule):
         make_room_for_adapters(self.model, checkpoint["state_dict"])
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self.class_name = self.model.class_name = saved["class_name"]
+        self.model.trained_on = saved["trained_on"]
         self.reference_paths = list(saved["reference_paths"])
         self.k_shot = len(self.reference_paths)
         self._is_restored = True
@@ -294,12 +333,5 @@ class AprilGAN(AnomalibModule):
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
-        """Default metrics, none of which needs a threshold: AUROC, F1-max, AP; AUPRO for pixels."""
-        image: dict[str, Any] = {"fields": ["pred_score", "gt_label"], "prefix": "image_"}
-        pixel: dict[str, Any] = {"fields": ["anomaly_map", "gt_mask"], "prefix": "pixel_", "strict": False}
-        return Evaluator(
-            test_metrics=[
-                *(metric(**image) for metric in (AUROC, F1Max, AveragePrecision)),
-                *(metric(**pixel) for metric in (AUROC, F1Max, AveragePrecision, AUPRO)),
-            ],
-        )
+        """Default metrics of a test, none of which needs a threshold."""
+        return Evaluator(test_metrics=default_metrics())

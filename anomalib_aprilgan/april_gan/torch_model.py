@@ -23,8 +23,9 @@ from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, pat
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
 
-from .adapters import ProjectionAdapters, StageAdapters, read_adapters
+from .adapters import AdapterFile, ProjectionAdapters, StageAdapters
 from .memory_bank import MemoryBank
+from .published_adapters import find_adapters
 
 # Value of ``adapters`` for models whose adapters lie in the checkpoint that is about to be loaded.
 FROM_CHECKPOINT = "checkpoint"
@@ -57,8 +58,9 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         image_size (int): Side S in pixels of the square input, a multiple of the patch.
         layers (Sequence[int]): Stages compared with the text, 1-based: blocks of a ViT, stages 1-4 of a ResNet.
         few_shot_layers (Sequence[int] | None): Stages compared with references; None takes ``layers``.
-        adapters (str | Path | None): File of trained adapters; ``checkpoint`` if they come with a state dict to be
-            loaded; None uses CLIP's own projection (ViT only) and warns.
+        adapters (str | Path | None): File of trained adapters; ``mvtec`` or ``visa`` for the authors' own, trained on
+            that data; ``checkpoint`` if they come with a state dict to be loaded; None uses CLIP's own projection (ViT
+            only) and warns.
         quick_gelu (bool | None): Activation of both towers; None takes the adapters' word, else the registry's.
         prompts (PromptEnsemble | dict[str, Any] | None): States and templates; None takes the paper's.
         precision (str): Of the frozen image tower: ``fp32``, ``bf16`` or ``fp16``.
@@ -89,7 +91,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         precision: str = "fp32",
     ) -> None:
         super().__init__()
-        file = None if adapters in {None, FROM_CHECKPOINT} else read_adapters(adapters)
+        file = None if adapters is None or adapters == FROM_CHECKPOINT else find_adapters(adapters)
         self.prompts = as_prompts(prompts)
         self.source = CLIPSource.resolve(backbone, pretrained, quick_gelu, file.metadata.quick_gelu if file else None)
         self.layers = check_layers(layers, self.source.stages)
@@ -98,10 +100,12 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         )
         self.image_size = image_size
         self.clip = CLIPTower(self.source, image_size, sorted({*self.layers, *self.few_shot_layers}), precision)
+        self.class_name: str | None = None
+        self.register_buffer("text_features", torch.empty(0))  # (2, E) after setup; saved with the model
         self.adapters: StageAdapters | ProjectionAdapters
+        self.trained_on: str | None = None
         if file is not None:
-            file.check_backbone(backbone)
-            self.adapters = file.build(self.layers, self._widths(self.layers), self.clip.embed_dim)
+            self.use_adapters(file)
         elif adapters == FROM_CHECKPOINT:
             self.await_adapters()
         else:
@@ -109,13 +113,22 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             msg = "No adapters given: the zero-shot map uses CLIP's own projection, which localises poorly."
             warnings.warn(msg, UserWarning, stacklevel=2)
         self.memory_banks = nn.ModuleList(MemoryBank() for _ in self.few_shot_layers)
-        self.class_name: str | None = None
-        self.register_buffer("text_features", torch.empty(0))  # (2, E) after setup; saved with the model
 
     @property
     def is_few_shot(self) -> bool:
         """Whether references take part in the verdict."""
         return all(bank.is_fitted for bank in self._banks())
+
+    def use_adapters(self, file: AdapterFile) -> None:
+        """Take trained adapters; ``trained_on`` then says on which data they were trained, if the file does.
+
+        Raises:
+            ValueError: If backbone, stages or shapes do not fit.
+        """
+        file.check_backbone(self.source.backbone)
+        adapters = file.build(self.layers, self._widths(self.layers), self.clip.embed_dim)
+        self.adapters = adapters.to(self.text_features.device)
+        self.trained_on = file.metadata.trained_on
 
     def await_adapters(self) -> None:
         """Make room for trained adapters that a state dict will bring."""

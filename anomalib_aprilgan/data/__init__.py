@@ -2,3 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """Data around anomalib's datamodules; knows nothing of the models."""
+
+from .auxiliary import AuxiliaryData
+
+__all__ = ["AuxiliaryData"]

@@ -14,6 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch.nn import functional
 
+from .auxiliary_batch import AuxiliaryBatch
+
 # Formats that hold 8 bits a channel at most: their headers need not be looked at.
 EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".bmp", ".webp", ".gif"})
 SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -107,7 +109,8 @@ class ImageFileGuard(Callback):
     ) -> None:
         """Read those images of a batch anew that were clipped."""
         del trainer, pl_module, batch_idx, dataloader_idx
-        if batch.image is not None:
+        # Auxiliary images have been read rightly, and perhaps changed since.
+        if batch.image is not None and not isinstance(batch, AuxiliaryBatch):
             batch.image = unclipped_images(batch.image, batch.image_path)
 
     on_validation_batch_start = on_predict_batch_start

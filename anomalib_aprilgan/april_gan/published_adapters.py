@@ -1,0 +1,158 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The adapters that the paper's authors published: by name, from the web or a mirror, into the package's cache."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomalib_aprilgan.components.cache import cache_dir
+from anomalib_aprilgan.components.download import download, is_intact
+
+from .adapters import PUBLISHED, AdapterFile, AdapterMetadata, read_adapters
+
+AUTHORS_URL = "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/f13b8a6/exps/pretrained"
+# Address of a folder that holds the authors' files under their names.
+MIRROR_VARIABLE = "ANOMALIB_APRILGAN_ADAPTERS_URL"
+OFFLINE_VARIABLE = "ANOMALIB_APRILGAN_OFFLINE"
+HUB_OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+
+
+class AdaptersNotFoundError(FileNotFoundError):
+    """Published adapters are neither on this machine nor to be had; the message says where they may be put."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of the authors.
+
+    Attributes:
+        file_name (str): Its name in their repository.
+        blob (str): Its git blob hash, by which ``read_adapters`` knows its metadata, too.
+        metadata (AdapterMetadata): What it was trained with.
+    """
+
+    file_name: str
+    blob: str
+    metadata: AdapterMetadata
+
+
+# By the data that they were trained on: "mvtec" and "visa".
+PUBLISHED_FILES = {
+    metadata.trained_on: PublishedFile(f"{metadata.trained_on}_pretrained.pth", blob, metadata)
+    for blob, metadata in PUBLISHED.items()
+    if metadata.trained_on
+}
+# The names of datasets that anomalib and the authors spell differently.
+SAME_DATASET = {"mvtecad": "mvtec"}
+# Datamodules of anomalib whose names say nothing about the images.
+ANY_IMAGES = {"folder", "tabular", "datumaro"}
+
+
+def choose_for(dataset: str) -> str:
+    """The published adapters for a dataset under test: those that have not seen it, as the paper's protocol has it.
+
+    Args:
+        dataset (str): Name of a dataset or of its datamodule, such as ``Visa``, ``MVTecAD`` or ``Folder``.
+
+    Returns:
+        str: ``mvtec`` for VisA, ``visa`` for everything else.
+    """
+    return "mvtec" if _name_of(dataset) == "visa" else "visa"
+
+
+def trained_on_same(trained_on: str | None, dataset: str) -> bool:
+    """Whether adapters were trained on the dataset under test, so that results with them say little.
+
+    Args:
+        trained_on (str | None): As in the adapters' metadata, one dataset or several; None is taken for another one.
+        dataset (str): Name of a dataset or of its datamodule.
+
+    Returns:
+        bool: False for datamodules of any images, such as ``Folder``: nobody can know.
+    """
+    name = _name_of(dataset)
+    words = re.findall(r"\w+", trained_on or "")
+    return name not in ANY_IMAGES and name in {_name_of(word) for word in words}
+
+
+def _name_of(dataset: str) -> str:
+    return SAME_DATASET.get(dataset.lower(), dataset.lower())
+
+
+def published_path(name: str) -> Path | None:
+    """Path of published adapters in the cache if they are there and intact; never uses the network.
+
+    Args:
+        name (str): ``mvtec`` or ``visa``.
+
+    Returns:
+        Path | None: The file, or None.
+
+    Raises:
+        ValueError: If there are no such adapters.
+    """
+    target = _target(name)
+    return target if is_intact(target, PUBLISHED_FILES[name].blob) else None
+
+
+def fetch_published(name: str) -> Path:
+    """Path of published adapters; they are downloaded if need be.
+
+    Args:
+        name (str): ``mvtec`` or ``visa``.
+
+    Returns:
+        Path: In the cache; where that cannot be written, a temporary file that ends with this process.
+
+    Raises:
+        AdaptersNotFoundError: If they are not in the cache and the network is forbidden, out of reach or without them.
+        ValueError: If there are no such adapters.
+    """
+    if path := published_path(name):
+        return path
+    for variable in (OFFLINE_VARIABLE, HUB_OFFLINE_VARIABLE):
+        if os.environ.get(variable, "").strip().lower() in {"1", "true", "yes", "on"}:
+            raise AdaptersNotFoundError(_explain(name, f"{variable} forbids the network"))
+    file = PUBLISHED_FILES[name]
+    folder = os.environ.get(MIRROR_VARIABLE, "").strip() or AUTHORS_URL
+    try:
+        return download(f"{folder.rstrip('/')}/{file.file_name}", _target(name), file.blob)
+    except OSError as error:  # no network, a refusal, another file, a full disk
+        raise AdaptersNotFoundError(_explain(name, str(error))) from error
+
+
+def find_adapters(adapters: str | Path) -> AdapterFile:
+    """Read adapters by the name of published ones, or from a file.
+
+    Args:
+        adapters (str | Path): ``mvtec``, ``visa``, or the path of a file.
+
+    Returns:
+        AdapterFile: Weights and metadata.
+
+    Raises:
+        AdaptersNotFoundError: If published ones are neither here nor to be had.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no adapters.
+    """
+    return read_adapters(fetch_published(str(adapters)) if adapters in PUBLISHED_FILES else adapters)
+
+
+def _target(name: str) -> Path:
+    if name not in PUBLISHED_FILES:
+        msg = f"adapters={name!r} are not among the published ones. Choose {' or '.join(sorted(PUBLISHED_FILES))}."
+        raise ValueError(msg)
+    return cache_dir() / "adapters" / PUBLISHED_FILES[name].file_name
+
+
+def _explain(name: str, reason: str) -> str:
+    file = PUBLISHED_FILES[name]
+    return (
+        f"Adapters {name!r} ({file.file_name}, git blob {file.blob}) are not intact on this machine and cannot be "
+        f"downloaded: {reason}. Do one of these: copy the file from {AUTHORS_URL}/{file.file_name} to {_target(name)}, "
+        f"or to any place and pass adapters=PATH; name the folder of a mirror in {MIRROR_VARIABLE}; or unset "
+        f"{OFFLINE_VARIABLE} and {HUB_OFFLINE_VARIABLE} where the network may be used."
+    )

@@ -1,0 +1,295 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The published adapters by name: from a mirror on this machine, with the metadata of the paper, or with remedies."""
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import anomalib.data
+import pytest
+import torch
+from anomalib.data import AnomalibDataModule
+from torch import nn
+
+from anomalib_aprilgan.april_gan import adapters, published_adapters
+from anomalib_aprilgan.april_gan.adapters import PUBLISHED, read_adapters
+from anomalib_aprilgan.april_gan.published_adapters import (
+    HUB_OFFLINE_VARIABLE,
+    MIRROR_VARIABLE,
+    OFFLINE_VARIABLE,
+    PUBLISHED_FILES,
+    AdaptersNotFoundError,
+    PublishedFile,
+    choose_for,
+    fetch_published,
+    published_path,
+    trained_on_same,
+)
+from anomalib_aprilgan.components.download import DownloadError, git_blob_hash
+
+METADATA = PUBLISHED_FILES["mvtec"].metadata
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        self.server.requests.append(self.path)
+
+
+class Mirror(ThreadingHTTPServer):
+    """A folder on the web; ``requests`` holds the paths that were asked for, and how each request went."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), partial(Handler, directory=folder))
+        self.requests: list[str] = []
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small files in place of the authors'; the registry and ``read_adapters`` know them."""
+    folder = tmp_path / "mirror" / "adapters"
+    folder.mkdir(parents=True)
+    for number, (name, entry) in enumerate(list(PUBLISHED_FILES.items())):
+        maps = nn.ModuleList(nn.Linear(2, 1 + number) for _ in entry.metadata.layers)
+        weights = {f"fc.{key}": tensor for key, tensor in maps.state_dict().items()}
+        torch.save({"trainable_linearlayer": weights}, folder / entry.file_name)
+        blob = git_blob_hash(folder / entry.file_name)
+        monkeypatch.setitem(PUBLISHED_FILES, name, PublishedFile(entry.file_name, blob, entry.metadata))
+        monkeypatch.setitem(adapters.PUBLISHED, blob, entry.metadata)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _network_is_allowed(monkeypatch: pytest.MonkeyPatch):
+    for variable in (OFFLINE_VARIABLE, HUB_OFFLINE_VARIABLE, MIRROR_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def mirror(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    with Mirror(folder.parent) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv(MIRROR_VARIABLE, f"http://127.0.0.1:{server.server_port}/adapters")
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published_adapters, "download", lambda *arguments: pytest.fail("asked for the network"))
+
+
+class TestRegistry:
+    def test_files_are_those_of_the_authors(self):
+        files = {name: (file.file_name, file.blob) for name, file in PUBLISHED_FILES.items()}
+        assert files == {
+            "mvtec": ("mvtec_pretrained.pth", "a057cec6c2ba5996baa0160a51e155908156813f"),
+            "visa": ("visa_pretrained.pth", "86d6848c543f8393663d35c0333498ffb5ce9b68"),
+        }
+
+    def test_metadata_are_those_that_the_reader_knows(self):
+        for name, file in PUBLISHED_FILES.items():
+            assert file.metadata is PUBLISHED[file.blob]
+            assert file.metadata.trained_on == name
+
+    @pytest.mark.parametrize("function", [fetch_published, published_path])
+    def test_unknown_name_is_refused(self, function):
+        with pytest.raises(
+            ValueError, match=r"adapters='btech' are not among the published ones. Choose mvtec or visa"
+        ):
+            function("btech")
+
+
+class TestFetching:
+    def test_file_lands_in_the_cache_with_the_papers_metadata(self, mirror, cache_folder):
+        path = fetch_published("mvtec")
+        assert path == cache_folder / "adapters" / "mvtec_pretrained.pth"
+        file = read_adapters(path)
+        assert file.metadata == METADATA
+        assert file.metadata.quick_gelu is False
+        assert file.build([6, 12, 18, 24], [2, 2, 2, 2], 1).is_loaded
+
+    def test_each_name_has_its_file(self, mirror):
+        read = {name: read_adapters(fetch_published(name)) for name in ("mvtec", "visa")}
+        assert {name: file.metadata.trained_on for name, file in read.items()} == {"mvtec": "mvtec", "visa": "visa"}
+        assert [len(file.weights["fc.0.bias"]) for file in read.values()] == [1, 2]
+
+    def test_file_that_is_there_needs_no_request(self, mirror):
+        path = fetch_published("visa")
+        assert mirror.requests == ["/adapters/visa_pretrained.pth"]
+        assert fetch_published("visa") == published_path("visa") == path
+        assert len(mirror.requests) == 1
+
+    def test_looking_into_the_cache_uses_no_network(self, mirror, cache_folder):
+        assert published_path("mvtec") is None
+        assert not mirror.requests
+        assert not list(cache_folder.iterdir())
+
+    def test_damaged_file_is_fetched_anew(self, mirror):
+        path = fetch_published("mvtec")
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+        assert published_path("mvtec") is None
+        assert fetch_published("mvtec").read_bytes() == content
+        assert len(mirror.requests) == 2
+
+    def test_other_file_on_the_mirror_is_refused(self, mirror, folder, cache_folder):
+        (folder / "mvtec_pretrained.pth").write_bytes(b"<html>Please log in</html>")
+        blob = PUBLISHED_FILES["mvtec"].blob
+        with pytest.raises(
+            AdaptersNotFoundError, match=rf"holds another file: expected git blob {blob}, found \w{{40}}"
+        ):
+            fetch_published("mvtec")
+        assert not list(cache_folder.glob("**/mvtec*"))
+
+    def test_cache_that_cannot_be_written_gives_way_to_a_temporary_folder(self, mirror, tmp_path, monkeypatch, caplog):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("ANOMALIB_APRILGAN_CACHE", str(tmp_path / "file"))
+        path = fetch_published("visa")
+        assert read_adapters(path).metadata.trained_on == "visa"
+        assert f"Cannot write {tmp_path / 'file'}" in caplog.text
+
+
+class TestAddress:
+    def asked(self, monkeypatch) -> str:
+        asked = []
+
+        def download(url, target, blob):
+            asked.append(url)
+            msg = "nobody there"
+            raise DownloadError(msg)
+
+        monkeypatch.setattr(published_adapters, "download", download)
+        with pytest.raises(AdaptersNotFoundError, match="nobody there"):
+            fetch_published("visa")
+        return asked[0]
+
+    @pytest.mark.parametrize("mirror", [None, "", " "])
+    def test_authors_repository_is_asked_at_the_papers_commit(self, monkeypatch, mirror):
+        if mirror is not None:
+            monkeypatch.setenv(MIRROR_VARIABLE, mirror)
+        assert self.asked(monkeypatch) == (
+            "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/f13b8a6/exps/pretrained/visa_pretrained.pth"
+        )
+
+    @pytest.mark.parametrize("mirror", ["https://mirror/a", "https://mirror/a/", " https://mirror/a "])
+    def test_mirror_is_asked_instead(self, monkeypatch, mirror):
+        monkeypatch.setenv(MIRROR_VARIABLE, mirror)
+        assert self.asked(monkeypatch) == "https://mirror/a/visa_pretrained.pth"
+
+    def test_mirror_may_be_a_folder(self, folder, monkeypatch):
+        monkeypatch.setenv(MIRROR_VARIABLE, folder.as_uri())
+        assert read_adapters(fetch_published("mvtec")).metadata == METADATA
+
+
+class TestNoNetwork:
+    @pytest.mark.parametrize("variable", [OFFLINE_VARIABLE, HUB_OFFLINE_VARIABLE])
+    @pytest.mark.parametrize("value", ["1", "true", "Yes", "ON", " 1 "])
+    def test_offline_nobody_is_asked(self, no_request, monkeypatch, variable, value):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(AdaptersNotFoundError, match=f"cannot be downloaded: {variable} forbids the network"):
+            fetch_published("mvtec")
+
+    @pytest.mark.parametrize("value", ["0", "false", "no", ""])
+    def test_other_values_allow_the_network(self, mirror, monkeypatch, value):
+        monkeypatch.setenv(OFFLINE_VARIABLE, value)
+        monkeypatch.setenv(HUB_OFFLINE_VARIABLE, value)
+        assert fetch_published("mvtec").is_file()
+
+    def test_offline_the_cache_serves(self, mirror, monkeypatch):
+        path = fetch_published("mvtec")
+        monkeypatch.setenv(OFFLINE_VARIABLE, "1")
+        assert fetch_published("mvtec") == path
+
+    def test_unreachable_server_is_told_with_all_remedies(self, cache_folder, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        monkeypatch.setenv(MIRROR_VARIABLE, url)
+        with pytest.raises(AdaptersNotFoundError, match=rf"no answer from {url}/mvtec_pretrained.pth \(.*\)") as caught:
+            fetch_published("mvtec")
+        for remedy in (
+            "Adapters 'mvtec' (mvtec_pretrained.pth, git blob a057cec6c2ba",
+            "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/f13b8a6/exps/pretrained/mvtec_pretrained.pth",
+            str(cache_folder / "adapters" / "mvtec_pretrained.pth"),
+            "adapters=PATH",
+            MIRROR_VARIABLE,
+            OFFLINE_VARIABLE,
+            HUB_OFFLINE_VARIABLE,
+        ):
+            assert remedy in str(caught.value)
+
+    def test_file_that_the_mirror_lacks_is_told(self, mirror, folder):
+        (folder / "visa_pretrained.pth").unlink()
+        with pytest.raises(AdaptersNotFoundError, match=r"adapters/visa_pretrained.pth answers 404"):
+            fetch_published("visa")
+
+    def test_file_that_the_user_copied_is_taken(self, folder, cache_folder, no_request):
+        (cache_folder / "adapters").mkdir()
+        copied = (folder / "visa_pretrained.pth").rename(cache_folder / "adapters" / "visa_pretrained.pth")
+        assert fetch_published("visa") == copied
+
+
+class TestDatasets:
+    @pytest.mark.parametrize("dataset", ["Visa", "visa", "VisA"])
+    def test_visa_is_tested_with_the_adapters_of_mvtec(self, dataset):
+        assert choose_for(dataset) == "mvtec"
+
+    @pytest.mark.parametrize("dataset", ["MVTecAD", "mvtec", "MVTecAD2", "Folder", "BTech", ""])
+    def test_everything_else_is_tested_with_the_adapters_of_visa(self, dataset):
+        assert choose_for(dataset) == "visa"
+
+    def test_no_datamodule_of_anomalib_gets_adapters_that_have_seen_it(self):
+        found = [getattr(anomalib.data, name) for name in anomalib.data.__all__]
+        names = [cls.__name__ for cls in found if isinstance(cls, type) and issubclass(cls, AnomalibDataModule)]
+        assert {"Visa", "MVTecAD"} <= set(names)
+        for name in names:
+            assert not trained_on_same(choose_for(name), name)
+
+    @pytest.mark.parametrize(
+        ("trained_on", "dataset"),
+        [
+            ("mvtec", "MVTecAD"),
+            ("mvtec", "mvtec"),
+            ("MVTecAD", "MVTecAD"),
+            ("visa", "Visa"),
+            ("VisA", "Visa"),
+            ("mvtec, visa", "Visa"),
+            ("visa: candle", "Visa"),
+            ("BTech", "BTech"),
+        ],
+    )
+    def test_adapters_that_have_seen_the_dataset_are_known(self, trained_on, dataset):
+        assert trained_on_same(trained_on, dataset)
+
+    @pytest.mark.parametrize(
+        ("trained_on", "dataset"),
+        [
+            ("mvtec", "Visa"),
+            ("visa", "MVTecAD"),
+            ("mvtec", "MVTecAD2"),
+            ("mvtec", "MVTecLOCO"),
+            ("mvtec", "Folder"),
+            ("Folder", "Folder"),
+            (None, "Visa"),
+            ("", "Visa"),
+            ("visage", "Visa"),
+            ("visa", ""),
+        ],
+    )
+    def test_others_are_not(self, trained_on, dataset):
+        assert not trained_on_same(trained_on, dataset)
+
+
+def test_every_word_of_the_message_is_for_the_reader(no_request, monkeypatch):
+    monkeypatch.setenv(OFFLINE_VARIABLE, "1")
+    with pytest.raises(AdaptersNotFoundError, match=r"^Adapters 'visa' \(.*may be used\.$") as caught:
+        fetch_published("visa")
+    assert not re.search(r"None|\{|\}|  ", str(caught.value))
