@@ -26,7 +26,7 @@ from anomalib_aprilgan.components.text_encoder import text_features
 from .adapters import AdapterMetadata, StageAdapters
 from .checkpoint import check_fingerprint, fingerprint, only_clip, without_clip
 from .evaluation import default_metrics
-from .plain_data import plain_prompts
+from .plain_data import plain_layers, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
@@ -87,7 +87,7 @@ class AprilGANAdapters(AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
-        layers, betas = list(layers), list(betas)
+        layers, betas = plain_layers(layers, "layers"), list(betas)
         adapters = None if adapters is None else str(adapters)
         prompts = plain_prompts(prompts)
         if pre_processor is True:
@@ -162,17 +162,22 @@ class AprilGANAdapters(AnomalibModule):
         """Adam on the adapters alone."""
         return torch.optim.Adam(self.model.adapters.parameters(), lr=self.learning_rate, betas=self.betas)
 
+    def on_train_start(self) -> None:
+        """Add the data to those that these adapters saw in earlier runs: none of them must be tested on."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        seen = [*(self.model.trained_on or "").split(", "), *getattr(datamodule, "training_data", [])]
+        self.model.trained_on = ", ".join(dict.fromkeys(name for name in seen if name)) or None
+
     def on_train_end(self) -> None:
         """Write the adapters with their metadata, once however many processes train."""
         if not self.trainer.is_global_zero:
             return
         path = Path(self.trainer.default_root_dir) / FILE_NAME
-        datamodule = getattr(self.trainer, "datamodule", None)
-        self.save_adapters(path, getattr(datamodule, "training_categories", None))
+        self.save_adapters(path)
         self.adapters_path = path
         logger.info("Adapters written to %s: use them with --model.adapters %s", path, path)
 
-    def save_adapters(self, path: str | Path, trained_on: Sequence[str] | None = None) -> None:
+    def save_adapters(self, path: str | Path) -> None:
         """Write the adapters as safetensors, with what they belong to.
 
         Raises:
@@ -185,7 +190,7 @@ class AprilGANAdapters(AnomalibModule):
             quick_gelu=source.quick_gelu,
             layers=self.model.layers,
             image_size=self.model.image_size,
-            trained_on=None if trained_on is None else ", ".join(trained_on),
+            trained_on=self.model.trained_on,
         )
         assert isinstance(self.model.adapters, StageAdapters)  # this module builds no others
         self.model.adapters.save(path, metadata)
@@ -196,7 +201,7 @@ class AprilGANAdapters(AnomalibModule):
         checkpoint["state_dict"] = without_clip(checkpoint["state_dict"])
         checkpoint["hyper_parameters"]["adapters"] = FROM_CHECKPOINT
         checkpoint["hyper_parameters"]["quick_gelu"] = self.model.source.quick_gelu
-        checkpoint[CHECKPOINT_KEY] = {"fingerprint": fingerprint(self.model)}
+        checkpoint[CHECKPOINT_KEY] = {"fingerprint": fingerprint(self.model), "trained_on": self.model.trained_on}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this CLIP.
@@ -211,6 +216,7 @@ class AprilGANAdapters(AnomalibModule):
         check_fingerprint(saved["fingerprint"], fingerprint(self.model))
         super().on_load_checkpoint(checkpoint)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
+        self.model.trained_on = saved["trained_on"]
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

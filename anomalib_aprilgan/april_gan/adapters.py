@@ -4,6 +4,7 @@
 """The linear adapters that map a stage's patch tokens into the text space, and their files."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -187,10 +188,18 @@ def read_adapters(path: str | Path) -> AdapterFile:
     try:
         weights, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_authors(path)
         weights = {name: tensor.float() for name, tensor in weights.items()}
+        _refuse_other_weights(weights)
     except Exception as error:  # whatever a file holds instead, its reader stumbles over it
         msg = f"{path} holds no adapters ({error}). Expected fc.0.weight, ... in safetensors or the authors' .pth."
         raise ValueError(msg) from error
     return AdapterFile(path, weights, metadata)
+
+
+def _refuse_other_weights(weights: dict[str, torch.Tensor]) -> None:
+    others = [name for name in weights if not re.fullmatch(r"fc\.\d+\.(weight|bias)", name)]
+    if others or not weights:
+        msg = f"it holds {len(others)} other tensors such as {', '.join(others[:2])}" if others else "it is empty"
+        raise ValueError(msg)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], AdapterMetadata]:

@@ -38,6 +38,22 @@ def check_fingerprint(saved: dict[str, Any], own: dict[str, Any]) -> None:
         raise ValueError(msg)
 
 
+def check_not_contradicted(arguments: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Refuse arguments that a checkpoint would overrule.
+
+    Args:
+        arguments (dict[str, Any]): The model's arguments; None where the user gave none.
+        saved (dict[str, Any]): What the checkpoint says of the same.
+
+    Raises:
+        ValueError: If an argument differs; both sides are named.
+    """
+    for name, value in arguments.items():
+        if value is not None and value != saved[name]:
+            msg = f"{name}={value!r}, but the checkpoint was made with {saved[name]!r}. Leave {name} out."
+            raise ValueError(msg)
+
+
 def without_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A module's state without the frozen CLIP."""
     return {name: value for name, value in state.items() if not name.startswith(CLIP_PREFIX)}

@@ -1,16 +1,52 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Metrics of anomalib batches, none of which needs a threshold."""
+"""Metrics of anomalib batches, none of which needs a threshold, and their turn before the scores are rescaled."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, F1Max
+from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator
+from anomalib.metrics import F1Max as AnomalibF1Max
+from anomalib.pre_processing import PreProcessor
+from lightning.pytorch import Callback
 from torchmetrics.classification import BinaryAveragePrecision
 
 
 class AveragePrecision(AnomalibMetric, BinaryAveragePrecision):  # type: ignore[misc]
     """Average precision (AP) of anomalib batches."""
+
+
+class F1Max(AnomalibF1Max):
+    """Anomalib's F1-max, which forgets the number of its updates, too, when it is reset.
+
+    Else a second test fails if it has no masks while the first one had.
+    """
+
+    def reset(self) -> None:
+        """Forget all."""
+        super().reset()
+        self._update_count = 0
+
+
+def raw_scores_first(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Let an evaluator come before the post-processor if none of its metrics needs a verdict.
+
+    Rescaled scores have rounding errors and, with other post-processors, ties, which change metrics of scores.
+
+    Args:
+        callbacks (Sequence[Callback]): A model's components, as anomalib orders them.
+
+    Returns:
+        list[Callback]: The same, perhaps in another order.
+    """
+    early = [callback for callback in callbacks if isinstance(callback, Evaluator) and not _needs_verdicts(callback)]
+    return sorted(callbacks, key=lambda callback: not isinstance(callback, PreProcessor) and callback not in early)
+
+
+def _needs_verdicts(evaluator: Evaluator) -> bool:
+    metrics: list[Any] = [*evaluator.val_metrics, *evaluator.test_metrics]
+    return any({"pred_label", "pred_mask"} & set(metric.fields) for metric in metrics)
 
 
 def default_metrics() -> list[AnomalibMetric]:

@@ -25,25 +25,35 @@ from torch import nn
 
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.data.image_files import ImageFileGuard
-from anomalib_aprilgan.data.references import draw_references, list_normal_training_images, list_source, load_references
+from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
 
 from .adapters import StageAdapters
-from .checkpoint import check_fingerprint, fingerprint, make_room_for_adapters, only_clip, without_clip
-from .evaluation import default_metrics
-from .plain_data import plain_paths, plain_prompts
+from .checkpoint import (
+    check_fingerprint,
+    check_not_contradicted,
+    fingerprint,
+    make_room_for_adapters,
+    only_clip,
+    without_clip,
+)
+from .evaluation import default_metrics, raw_scores_first
+from .plain_data import plain_layers, plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
-from .published_adapters import choose_for, find_adapters, trained_on_same
+from .published_adapters import choose_for, choose_to_start, find_adapters, trained_on_same
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS_NAME = "object"
-# Value of ``adapters``, and what it needs: backbone, pretrained and layers of the published adapters.
+# Value of ``adapters`` that leaves the choice to us.
 AUTO = "auto"
-PAPER_SETTING = ("ViT-L-14-336", "openai", (6, 12, 18, 24))
 # Metric that appears, as 1, beside those of adapters that were trained on the dataset under test.
 LEAK_MARK = "adapters_trained_on_test_data"
+LEAK_WARNING = (
+    "The adapters were trained on %s, which is under test: the results say nothing about new products, and are marked "
+    "with %s. Leave adapters out to have the others chosen."
+)
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "april_gan"
 
@@ -108,13 +118,15 @@ class AprilGAN(AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        if k_shot < 0:
-            msg = f"k_shot={k_shot} must be 0 (zero-shot) or the number of normal references."
+        if not isinstance(k_shot, int) or isinstance(k_shot, bool) or k_shot < 0:
+            msg = f"k_shot={k_shot!r} must be 0 (zero-shot) or the number of normal references."
             raise ValueError(msg)
+        if few_shot_source is not None:
+            list_source(few_shot_source)  # a wrong folder is told before any work
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
         few_shot_source = plain_paths(few_shot_source)
-        layers = list(layers)
-        few_shot_layers = None if few_shot_layers is None else list(few_shot_layers)
+        layers = plain_layers(layers, "layers")
+        few_shot_layers = None if few_shot_layers is None else plain_layers(few_shot_layers, "few_shot_layers")
         adapters = None if adapters is None else str(adapters)
         prompts = plain_prompts(prompts)
         super().__init__(
@@ -131,30 +143,23 @@ class AprilGAN(AnomalibModule):
             image_size=image_size,
             layers=layers,
             few_shot_layers=few_shot_layers,
-            adapters=self._starting_adapters(adapters, backbone, pretrained, layers),
+            adapters=choose_to_start(backbone, pretrained, layers) if adapters == AUTO else adapters,
             quick_gelu=quick_gelu,
             prompts=prompts,
             precision=precision,
         )
         self.chooses_adapters = adapters == AUTO and isinstance(self.model.adapters, StageAdapters)
         self.class_name = class_name
+        self.prompts: Any = prompts
+        self.quick_gelu = quick_gelu
         self.k_shot = k_shot
         self.few_shot_source = few_shot_source
         self.reference_seed = reference_seed
         self.reference_paths: list[str] = []
+        self._references: tuple[list[Path], list[tuple[int, int]]] = ([], [])
         self._is_restored = False
         if few_shot_source is not None and not k_shot:
             logger.warning("few_shot_source is not used: k_shot is 0. Set k_shot to the number of references.")
-
-    @staticmethod
-    def _starting_adapters(
-        adapters: str | None, backbone: str, pretrained: str | None, layers: Sequence[int]
-    ) -> str | None:
-        """What to build the model with; which dataset it will be tested on is not known yet."""
-        if adapters != AUTO:
-            return adapters
-        is_papers = (backbone, pretrained, tuple(layers)) == PAPER_SETTING
-        return choose_for("") if is_papers else None
 
     def setup(self, stage: str) -> None:
         """Settle class name and references, unless a trainer will have it done later.
@@ -197,12 +202,7 @@ class AprilGAN(AnomalibModule):
         if self.chooses_adapters and dataset and choose_for(dataset) != self.model.trained_on:
             self.model.use_adapters(find_adapters(choose_for(dataset)))
         if trained_on_same(self.model.trained_on, dataset):
-            logger.warning(
-                "The adapters were trained on %s, which is under test: the results say nothing about new products, and "
-                "are marked with %s. Leave adapters out to have the others chosen.",
-                self.model.trained_on,
-                LEAK_MARK,
-            )
+            logger.warning(LEAK_WARNING, self.model.trained_on, LEAK_MARK)
 
     def on_test_epoch_end(self) -> None:
         """Mark results of adapters that have seen the dataset under test."""
@@ -225,20 +225,16 @@ class AprilGAN(AnomalibModule):
 
     def _collect_references(self) -> None:
         datamodule = getattr(self._trainer, "datamodule", None)
-        if self.few_shot_source is not None:
-            candidates = list_source(self.few_shot_source)
-        elif datamodule is not None:
-            candidates = list_normal_training_images(datamodule)
-        elif self.model.is_few_shot:
+        if self.few_shot_source is None and datamodule is None and self.model.is_few_shot:
             return  # an earlier run had the datamodule
-        else:
-            msg = f"k_shot={self.k_shot} needs normal images: set few_shot_source, or pass a datamodule that has some."
-            raise ValueError(msg)
+        candidates = list_candidates(self.few_shot_source, datamodule, self.k_shot)
         paths = draw_references(candidates, self.k_shot, self.reference_seed)
-        if [str(path) for path in paths] == self.reference_paths:
+        versions = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+        if (paths, versions) == self._references:
             return
         transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
         self.model.setup(reference_images=load_references(paths, transform))
+        self._references = (paths, versions)
         self.reference_paths = [str(path) for path in paths]
         logger.info("References: %s", ", ".join(self.reference_paths))
 
@@ -259,7 +255,8 @@ class AprilGAN(AnomalibModule):
     def configure_callbacks(self) -> list[Callback]:
         """Components, and before them the guard against unreadable and 16-bit files."""
         components = super().configure_callbacks()
-        return [ImageFileGuard(), *([components] if isinstance(components, Callback) else components)]
+        components = [components] if isinstance(components, Callback) else components
+        return [ImageFileGuard(self.model.image_size), *raw_scores_first(components)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
@@ -269,8 +266,10 @@ class AprilGAN(AnomalibModule):
         if isinstance(self.model.adapters, StageAdapters):
             hyper_parameters["adapters"] = FROM_CHECKPOINT
         hyper_parameters["quick_gelu"] = self.model.source.quick_gelu
+        hyper_parameters["few_shot_source"] = None  # the bank holds the references
         checkpoint[CHECKPOINT_KEY] = {
             "class_name": self.model.class_name,
+            "prompts": plain_prompts(self.model.prompts),
             "reference_paths": self.reference_paths,
             "fingerprint": fingerprint(self.model),
             "trained_on": self.model.trained_on,
@@ -286,11 +285,11 @@ class AprilGAN(AnomalibModule):
         if saved is None:
             msg = "The checkpoint is not one of AprilGAN. Load it with the model that it was made with."
             raise ValueError(msg)
+        if self.quick_gelu is None:
+            self.model.use_activation(quick_gelu=saved["fingerprint"]["quick_gelu"])
         check_fingerprint(saved["fingerprint"], fingerprint(self.model))
-        saved_k_shot = len(saved["reference_paths"])
-        if self.k_shot not in {0, saved_k_shot}:
-            msg = f"k_shot={self.k_shot}, but the checkpoint holds {saved_k_shot} references. Leave k_shot out."
-            raise ValueError(msg)
+        own = {"k_shot": self.k_shot or None, "class_name": self.class_name, "prompts": self.prompts}
+        check_not_contradicted(own, {**saved, "k_shot": len(saved["reference_paths"])})
         super().on_load_checkpoint(checkpoint)
         make_room_for_adapters(self.model, checkpoint["state_dict"])
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}

@@ -20,6 +20,18 @@ def plain_paths(source: str | Path | Sequence[str | Path] | None) -> Any:  # ruf
     return [str(path) for path in source]
 
 
+def plain_layers(layers: Sequence[int], name: str) -> list[int]:
+    """A sequence of layers as a list.
+
+    Raises:
+        ValueError: If it is something else, such as a single number.
+    """
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        msg = f"{name}={layers!r} must be a list of integers such as [6, 12, 18, 24]."
+        raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - as for every other value of layers
+    return list(layers)
+
+
 def plain_prompts(prompts: PromptEnsemble | dict[str, Any] | None) -> Any:  # ruff: ignore[any-type] - dict or None
     """A prompt ensemble as a dictionary of lists."""
     if prompts is None:

@@ -10,7 +10,7 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import nn
 
-# Distance by which a fitted threshold is lowered: one float32 step at 1.
+# One float32 step: how far above 0.5 the lowest anomalous score comes to lie.
 STEP = torch.finfo(torch.float32).eps
 
 
@@ -19,10 +19,10 @@ class ProbabilityPostProcessor(PostProcessor):
 
     Differences to its parent, which suits unbounded distances:
 
-    - Scores are rescaled by two straight lines, 0 -> 0, threshold -> 0.5, 1 -> 1. The parent divides by the range of
-      the validation scores and clips, which makes ties and so changes AUROC.
+    - Scores are rescaled by two straight lines, 0 -> 0, threshold -> just above 0.5, 1 -> 1. The parent divides by the
+      range of the validation scores and clips, which makes ties.
     - The fitted threshold is the lowest score that counts as anomalous, but the parent marks only what exceeds it:
-      with saturated scores (many ones) no image would be anomalous. It is lowered by one step.
+      with saturated scores (many ones) no image would be anomalous.
     - Without validation nothing is rescaled and labels are ``score > 0.5``.
     - An image threshold says nothing about maps (nor the reverse): neither replaces the other.
     """
@@ -34,15 +34,21 @@ class ProbabilityPostProcessor(PostProcessor):
             pixel_sensitivity=pixel_sensitivity,
         )
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget thresholds of earlier data: the next may have no masks to fit one to."""
+        del trainer, pl_module
+        for fitted in (self._image_threshold, self._pixel_threshold):
+            fitted.fill_(float("nan"))
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit thresholds; where anomalies were seen, those at the threshold count as anomalous."""
-        image_has_anomalies = _has_anomalies(self._image_threshold_metric)
-        pixel_has_anomalies = _has_anomalies(self._pixel_threshold_metric)
+        """Fit thresholds; without anomalies a threshold is the largest normal score, which is not anomalous itself."""
+        metrics = (self._image_threshold_metric, self._pixel_threshold_metric)
+        # Each process has seen a part of the data only; the metrics put the parts together when they compute.
+        seen = [trainer.strategy.reduce_boolean_decision(_has_anomalies(metric), all=False) for metric in metrics]
         super().on_validation_epoch_end(trainer, pl_module)
-        if image_has_anomalies:
-            self._image_threshold.copy_(self._image_threshold - STEP)
-        if pixel_has_anomalies:
-            self._pixel_threshold.copy_(self._pixel_threshold - STEP)
+        for has_anomalies, fitted in zip(seen, (self._image_threshold, self._pixel_threshold), strict=True):
+            if not has_anomalies:
+                fitted.copy_(torch.nextafter(fitted, torch.full_like(fitted, float("inf"))))
 
     @staticmethod
     def _normalize(
@@ -51,18 +57,19 @@ class ProbabilityPostProcessor(PostProcessor):
         norm_max: torch.Tensor,
         threshold: torch.Tensor,
     ) -> torch.Tensor | None:
-        """Rescale so that the threshold becomes 0.5, without changing the order."""
+        """Rescale so that what reaches the threshold exceeds 0.5, in the same order as far as float32 can tell."""
         del norm_min, norm_max
         if preds is None:
             return preds
         # At a threshold of 0 or 1 one of the lines has no length; nothing lies on it.
-        below = 0.5 * preds / threshold.clamp(min=STEP)
-        above = 0.5 + 0.5 * (preds - threshold) / (1 - threshold).clamp(min=STEP)
-        rescaled = torch.where(preds > threshold, above, below).clamp(0, 1)
+        tiny = torch.finfo(torch.float32).tiny
+        below = 0.5 * preds / threshold.clamp(min=tiny)
+        above = 0.5 + STEP + (0.5 - STEP) * (preds - threshold) / (1 - threshold).clamp(min=tiny)
+        rescaled = torch.where(preds >= threshold, above, below).clamp(0, 1)
         return torch.where(torch.isnan(threshold), preds, rescaled)
 
 
 def _has_anomalies(metric: nn.Module) -> bool:
-    """Whether a threshold metric has seen an anomalous label; else it returns the largest score as threshold."""
+    """Whether this process's part of a threshold metric has an anomalous label."""
     targets: Any = getattr(metric, "target", [])
     return any(bool((target == 1).any()) for target in targets)

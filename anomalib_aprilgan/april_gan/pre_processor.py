@@ -26,6 +26,9 @@ class CLIPPreProcessor(PreProcessor):
 
     def __init__(self, image_size: int) -> None:
         super().__init__()
+        if not isinstance(image_size, int):
+            msg = f"image_size={image_size!r} must be an integer: the side of a square in pixels."
+            raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - as for every other size that does not fit
         self._configure(image_size)
 
     def _configure(self, image_size: int) -> None:

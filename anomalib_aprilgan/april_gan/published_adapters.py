@@ -5,6 +5,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def choose_for(dataset: str) -> str:
         str: ``mvtec`` for VisA, ``visa`` for everything else.
     """
     return "mvtec" if _name_of(dataset) == "visa" else "visa"
+
+
+def choose_to_start(backbone: str, pretrained: str | None, layers: Sequence[int]) -> str | None:
+    """Published adapters for a model whose data are not known yet, or None if none belong to it."""
+    fits = any(
+        (file.metadata.backbone, file.metadata.pretrained, file.metadata.layers)
+        == (backbone, pretrained, tuple(layers))
+        for file in PUBLISHED_FILES.values()
+    )
+    return choose_for("") if fits else None
 
 
 def trained_on_same(trained_on: str | None, dataset: str) -> bool:

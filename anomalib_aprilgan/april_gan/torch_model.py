@@ -9,6 +9,7 @@ Source: "A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVP
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,9 +127,19 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             ValueError: If backbone, stages or shapes do not fit.
         """
         file.check_backbone(self.source.backbone)
+        theirs, ours = file.metadata.pretrained, self.source.pretrained
+        if None not in {theirs, ours} and theirs != ours:
+            msg = f"{file.path} was trained with pretrained={theirs!r}, the model uses {ours!r}: is it the same CLIP?"
+            warnings.warn(msg, UserWarning, stacklevel=3)
         adapters = file.build(self.layers, self._widths(self.layers), self.clip.embed_dim)
         self.adapters = adapters.to(self.text_features.device)
         self.trained_on = file.metadata.trained_on
+
+    def use_activation(self, *, quick_gelu: bool) -> None:
+        """Rebuild the image tower with another activation; text features must be settled anew."""
+        if quick_gelu != self.source.quick_gelu:
+            self.source = replace(self.source, quick_gelu=quick_gelu)
+            self.clip.load(self.source)
 
     def await_adapters(self) -> None:
         """Make room for trained adapters that a state dict will bring."""

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import open_clip
 import torch
 from open_clip import version as open_clip_version
 from open_clip.model import CLIP
-from open_clip.pretrained import get_pretrained_url
+from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url
 from torch import nn
 from torch.nn import functional
 
-from .pretrained_tags import QUICK_GELU_TAGS
-from .weights import fetch, file_digest, load_tensors, locate, tag_key
+from .pretrained_tags import HUB_REPOSITORIES, QUICK_GELU_TAGS
+from .weights import HUB_PREFIX, WEIGHT_SUFFIXES, fetch, file_digest, load_tensors, locate, tag_key
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,11 @@ logger = logging.getLogger(__name__)
 UNSUPPORTED_KEYS = {
     "": ("custom_text", "multimodal_cfg"),
     "vision_cfg": ("timm_model_name", "attentional_pool", "final_ln_after_pool", "pool_type"),
-    "text_cfg": ("hf_model_name", "hf_tokenizer_name", "embed_cls", "no_causal_mask", "pool_type"),
+    "text_cfg": ("hf_model_name", "hf_tokenizer_name", "embed_cls", "no_causal_mask", "pool_type", "proj_bias"),
 }
 PLAIN_POOLING = ("tok", "argmax")
+# How folders of the hub's cache begin; the rest is the repository, org--name.
+HUB_FOLDER = "models--"
 IMAGE_POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")
 
 
@@ -80,6 +83,9 @@ class CLIPSource:
             ValueError: If backbone, tag or config is unknown or unsupported, or argument and adapters disagree.
             WeightsNotFoundError: If the weights are neither here nor to be had.
         """
+        if quick_gelu is not None and not isinstance(quick_gelu, bool):
+            msg = f"quick_gelu={quick_gelu!r} must be true, false or null."
+            raise ValueError(msg)
         if quick_gelu is not None and adapters_quick_gelu is not None and quick_gelu != adapters_quick_gelu:
             msg = (
                 f"quick_gelu={quick_gelu}, but the adapters were trained with quick_gelu={adapters_quick_gelu}. "
@@ -87,7 +93,7 @@ class CLIPSource:
             )
             raise ValueError(msg)
         config = load_config(backbone)
-        name = backbone.replace("/", "-")
+        name = backbone if backbone.endswith(".json") else backbone.replace("/", "-")
         path = None if pretrained is None else fetch(locate(name, pretrained))
         activation = adapters_quick_gelu if quick_gelu is None else quick_gelu
         if activation is None:
@@ -110,7 +116,7 @@ class CLIPSource:
         """The side in pixels that the weights were trained at."""
         return int(self.config["vision_cfg"].get("image_size", 224))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights file; ``random`` without one."""
         return "random" if self.path is None else file_digest(self.path)
@@ -143,6 +149,7 @@ class CLIPSource:
         """Build an open_clip model with the text tower's weights and no image tower, in float32, on the CPU."""
         clip = self._skeleton(self.image_size)
         del clip.visual
+        clip.attn_mask = None  # on the meta device; the text encoder makes its own
         self._load(clip, self._tensors(lambda name: not name.startswith("visual.")))
         return clip
 
@@ -240,13 +247,29 @@ def _refuse_other_towers(backbone: str, config: dict[str, Any]) -> None:
 
 
 def _is_trained_with_quick_gelu(name: str, pretrained: str | None, path: Path | None) -> bool:
-    """What the registry says of a tag, or of a file that is OpenAI's own (its URL holds the digest)."""
+    """What the registry says of a tag, of a repository of the hub, or of a file that lies in the hub's cache."""
     if pretrained is None or path is None:
         return False
     if tag_key(name, pretrained) in QUICK_GELU_TAGS:
         return True
-    openai_url = get_pretrained_url(name, "openai")
-    return bool(openai_url) and path.suffix == ".pt" and file_digest(path) in openai_url
+    folders = [part.removeprefix(HUB_FOLDER) for part in path.parts if part.startswith(HUB_FOLDER)]
+    repository = folders[-1].replace("--", "/") if folders else pretrained.removeprefix(HUB_PREFIX)
+    if repository in quick_gelu_repositories() or file_digest(path) in get_pretrained_url(name, "openai"):
+        return True
+    if any(key.split(":")[0] == name for key in QUICK_GELU_TAGS) and pretrained.endswith(WEIGHT_SUFFIXES):
+        logger.warning(
+            "Nothing tells whether %s was trained with QuickGELU, as OpenAI's weights were: taking the exact GELU. "
+            "Set quick_gelu to say so.",
+            pretrained,
+        )
+    return False
+
+
+def quick_gelu_repositories() -> set[str]:
+    """Repositories of the hub whose weights were trained with QuickGELU, as ``org/name``."""
+    keys = [key.split(":") for key in QUICK_GELU_TAGS]
+    registered = {get_pretrained_cfg(name, tag).get("hf_hub", "").rstrip("/") for name, tag in keys}
+    return {*registered, *(HUB_REPOSITORIES.get(":".join(key), "") for key in keys)} - {""}
 
 
 def resize_positions(state: dict[str, torch.Tensor], visual: nn.Module) -> dict[str, torch.Tensor]:

@@ -67,12 +67,16 @@ class CLIPTower(nn.Module):
         self.embed_dim: int = source.config["embed_dim"]
         self.widths = [self._width(vision["width"], layer) for layer in self.layers]
         self.dtype = DTYPES[precision]
-        self.visual = source.build_visual(image_size).to(self.dtype)
-        self.visual.requires_grad_(requires_grad=False)
+        self.load(source)
 
     def _width(self, base: int, layer: int) -> int:
         """Channels of a stage: constant in a ViT, 4, 8, 16 and 32 times the stem's width in a ResNet."""
         return base if self.is_vit else base * 2 ** (layer + 1)
+
+    def load(self, source: CLIPSource) -> None:
+        """Build the tower of a source, in place of any earlier one, on the CPU."""
+        self.visual = source.build_visual(self.image_size).to(self.dtype)
+        self.visual.requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> "CLIPTower":
         """Stay in eval mode: the tower is frozen, and BatchNorm must not see single images."""
@@ -89,6 +93,13 @@ class CLIPTower(nn.Module):
         Returns:
             CLIPFeatures: Pooled feature and the stages asked for.
         """
+        weights_dtype = next(self.visual.parameters()).dtype
+        if weights_dtype != self.dtype:
+            msg = (
+                f"The tower's weights were turned from {self.dtype} into {weights_dtype}, as a trainer's precision "
+                "like 16-true does. Leave the trainer's precision at 32 and set the model's precision instead."
+            )
+            raise RuntimeError(msg)
         images = images.to(self.dtype)
         with torch.autocast(images.device.type, enabled=False):  # the tower's precision is settled
             pooled, stages = self._vit(images) if self.is_vit else self._resnet(images)
@@ -192,8 +203,10 @@ def check_image_size(image_size: int, stride: int) -> None:
         ValueError: If ``image_size`` is not a positive multiple of the stride.
     """
     if not isinstance(image_size, int) or image_size <= 0 or image_size % stride:
-        nearest = max(stride, round(image_size / stride) * stride)
-        msg = f"image_size={image_size} must be a positive multiple of {stride} for this backbone, such as {nearest}."
+        nearest = (
+            max(stride, round(image_size / stride) * stride) if isinstance(image_size, (int, float)) else 37 * stride
+        )
+        msg = f"image_size={image_size!r} must be a positive multiple of {stride} for this backbone, such as {nearest}."
         raise ValueError(msg)
 
 

@@ -60,7 +60,7 @@ def fetch_from_hub(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES) ->
     if constants.HF_HUB_OFFLINE:
         raise WeightsNotFoundError(_explain(repo_id, filenames, "HF_HUB_OFFLINE forbids the network"))
     if not _is_reachable(constants.ENDPOINT):
-        reason = f"no answer from {constants.ENDPOINT} within {PROBE_SECONDS:.0f} s"
+        reason = f"{constants.ENDPOINT} cannot be reached"
         raise WeightsNotFoundError(_explain(repo_id, filenames, reason))
     try:
         return next(path for filename in filenames if (path := _download(repo_id, filename)))
@@ -78,7 +78,7 @@ def fetch_from_hub(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES) ->
 def _download(repo_id: str, filename: str) -> Path | None:
     """Download a file, or None where the repository has no such file."""
     try:
-        return Path(hf_hub_download(repo_id, filename))
+        return Path(hf_hub_download(repo_id, filename, etag_timeout=PROBE_SECONDS))
     except LocalEntryNotFoundError:  # the connection broke; it is an EntryNotFoundError, too
         raise
     except EntryNotFoundError:
@@ -99,8 +99,8 @@ def _answers(endpoint: str) -> bool:
         request = urllib.request.Request(endpoint, method="HEAD")  # ruff: ignore[suspicious-url-open-usage] - the user's own HF_ENDPOINT
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS):  # ruff: ignore[suspicious-url-open-usage]
             return True
-    except urllib.error.HTTPError:
-        return True  # a refusal is an answer
+    except urllib.error.HTTPError as error:
+        return error.code < 500 and error.code != 429  # a refusal is an answer; "not now" is none
     except urllib.error.URLError as error:
         # The hub's client may know certificates that urllib does not: let it try.
         return "CERTIFICATE" in str(error.reason)
@@ -113,6 +113,7 @@ def _explain(repo_id: str, filenames: Sequence[str], reason: str) -> str:
     return (
         f"Weights '{filenames[0]}' of '{repo_id}' are not on this machine and cannot be downloaded: {reason}. "
         f"Do one of these: copy the file ({' or '.join(filenames)}) from {constants.ENDPOINT}/{repo_id} to any place "
-        f"and pass pretrained=PATH; put the hub's cache of another machine at {folder} (HF_HOME moves it); "
-        "name a mirror in HF_ENDPOINT; or unset HF_HUB_OFFLINE where the network may be used."
+        "and pass pretrained=PATH, with quick_gelu as for the tag; put the hub's cache of another machine at "
+        f"{folder} (HF_HOME moves it); "
+        "name a mirror in HF_ENDPOINT; or, where HF_HUB_OFFLINE is set and the network may be used, unset it."
     )

@@ -63,10 +63,10 @@ def locate(backbone: str, pretrained: str) -> Path | HubFile:
 def _locate_tag(backbone: str, tag: str) -> HubFile:
     entry = get_pretrained_cfg(backbone, tag)
     if not entry:
-        known = ", ".join(list_pretrained_tags_by_model(backbone)) or "none"
+        tags = list_pretrained_tags_by_model(backbone)
         msg = (
-            f"pretrained={tag!r} is not a tag of backbone {backbone!r}; open_clip knows {known}. "
-            "Give one of these, 'hf-hub:org/name', or the path of a weights file."
+            f"pretrained={tag!r} is not a tag of backbone {backbone!r}; open_clip knows {', '.join(tags) or 'none'}. "
+            f"Give {'one of these, ' if tags else ''}'hf-hub:org/name', or the path of a weights file."
         )
         raise ValueError(msg)
     repository = entry.get("hf_hub") or HUB_REPOSITORIES.get(tag_key(backbone, tag), "")

@@ -115,6 +115,12 @@ class AuxiliaryData(AnomalibDataModule):
         names = dict.fromkeys(class_name_of(source) for source in self.sources)
         return [name for name in names if name not in self.held_out_categories]
 
+    @property
+    def training_data(self) -> list[str]:
+        """The training categories with their datamodules, such as ``MVTecAD/bottle``: what must not be tested on."""
+        sources = [source for source in self.sources if class_name_of(source) in self.training_categories]
+        return list(dict.fromkeys(f"{type(source).__name__}/{class_name_of(source)}" for source in sources))
+
     def _check_validation(self, validation: list[str]) -> list[str]:
         names = list(dict.fromkeys(class_name_of(source) for source in self.sources))
         if unknown := [name for name in validation if name not in names]:

@@ -21,7 +21,7 @@ from pandas import DataFrame
 from PIL import Image
 
 from .auxiliary_batch import AuxiliaryBatch, AuxiliaryItem
-from .image_files import SIXTEEN_BIT_MODES, UnreadableImageError, read_image
+from .image_files import SIXTEEN_BIT_MODES, UNDECODABLE, UnreadableImageError, read_image
 from .pillow_resize import resize_image, resize_mask
 
 SYNTHETIC_PROBABILITY = 0.5
@@ -161,7 +161,7 @@ def _read_mask_file(path: str | Path) -> NDArray[np.bool_]:
             # Other modes may hold colours or an opaque alpha channel; these would lose small values when converted.
             is_plain = image.mode in SIXTEEN_BIT_MODES or image.mode == "F"
             return np.array(image if is_plain else image.convert("L")) > 0
-    except (OSError, SyntaxError) as error:
+    except UNDECODABLE as error:
         msg = f"{path} cannot be read as a mask: {error}. Replace or remove it."
         raise UnreadableImageError(msg) from error
 

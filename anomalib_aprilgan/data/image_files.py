@@ -3,7 +3,9 @@
 
 """Image files as they come from cameras: 16-bit and float images, and files that cannot be read."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,20 @@ import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
-from torch.nn import functional
 
 from .auxiliary_batch import AuxiliaryBatch
+from .pillow_resize import resize_image
+
+logger = logging.getLogger(__name__)
 
 # Formats that hold 8 bits a channel at most: their headers need not be looked at.
 EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".bmp", ".webp", ".gif"})
 SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 MAX_16_BIT = 65535
+MAX_12_BIT = 4095
 MAX_REPORTED = 10
+# What Pillow raises on files that it cannot decode, or refuses for their size.
+UNDECODABLE = (OSError, SyntaxError, Image.DecompressionBombError)
 
 
 class UnreadableImageError(OSError):
@@ -44,7 +51,7 @@ def read_image(path: str | Path) -> torch.Tensor:
     """
     try:
         return _decode(path)
-    except (OSError, SyntaxError) as error:
+    except UNDECODABLE as error:
         msg = f"{path} cannot be read as an image: {error}. Replace or remove it."
         raise UnreadableImageError(msg) from error
 
@@ -64,7 +71,19 @@ def _decode(path: str | Path) -> torch.Tensor:
             f"{path} holds values from {lowest} to {highest}, outside of 16 bits. Save it with 8 or 16 bits a channel."
         )
         raise ValueError(msg)
+    if values.max() <= MAX_12_BIT:
+        _warn_of_dark_images(str(Path(path).parent))
     return (values / MAX_16_BIT).expand(3, -1, -1)
+
+
+@cache  # once a folder
+def _warn_of_dark_images(folder: str) -> None:
+    logger.warning(
+        "16-bit images in %s use %d levels at most, as those of 12-bit cameras do: they are taken as they are, nearly "
+        "black. If they are 12-bit, multiply their values by 16 and save them anew.",
+        folder,
+        MAX_12_BIT + 1,
+    )
 
 
 def needs_own_reader(path: str | Path) -> bool:
@@ -74,7 +93,7 @@ def needs_own_reader(path: str | Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.mode in SIXTEEN_BIT_MODES or image.mode == "F"
-    except (OSError, SyntaxError):
+    except UNDECODABLE:
         return False  # in memory only, or gone since
 
 
@@ -85,7 +104,7 @@ def find_unreadable(paths: Iterable[str | Path]) -> list[str]:
         try:
             with Image.open(path) as image:
                 image.load()
-        except (OSError, SyntaxError):
+        except UNDECODABLE:
             unreadable.append(str(path))
         if len(unreadable) == MAX_REPORTED:
             break
@@ -95,9 +114,16 @@ def find_unreadable(paths: Iterable[str | Path]) -> list[str]:
 class ImageFileGuard(Callback):
     """Keeps bad image files from passing silently or failing namelessly.
 
-    Before each batch, images that anomalib's reader clips are read anew; it must come before the pre-processor. When
-    a run fails on a file, the error names the files that cannot be read.
+    Before each batch, images that anomalib has clipped, or scaled to the size of others in the batch, are read anew;
+    it must come before the pre-processor. When a run fails on a file, the error names the files that cannot be read.
+
+    Args:
+        image_size (int): Side S in pixels of the model's input.
     """
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.size = (image_size, image_size)
 
     def on_predict_batch_start(
         self,
@@ -107,11 +133,11 @@ class ImageFileGuard(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Read those images of a batch anew that were clipped."""
+        """Read those images of a batch anew that are not what is in their files."""
         del trainer, pl_module, batch_idx, dataloader_idx
         # Auxiliary images have been read rightly, and perhaps changed since.
         if batch.image is not None and not isinstance(batch, AuxiliaryBatch):
-            batch.image = unclipped_images(batch.image, batch.image_path)
+            batch.image = faithful_images(batch.image, batch.image_path, self.size)
 
     on_validation_batch_start = on_predict_batch_start
     on_test_batch_start = on_predict_batch_start
@@ -123,34 +149,47 @@ class ImageFileGuard(Callback):
             UnreadableImageError: If there are any.
         """
         del pl_module
-        if not isinstance(exception, (OSError, SyntaxError)) or isinstance(exception, UnreadableImageError):
+        if not isinstance(exception, UNDECODABLE) or isinstance(exception, UnreadableImageError):
             return
         if unreadable := find_unreadable(_image_paths(trainer)):
             msg = f"These image files cannot be read; replace or remove them: {', '.join(unreadable)}."
             raise UnreadableImageError(msg) from exception
 
 
-def unclipped_images(images: torch.Tensor, paths: Sequence[str] | None) -> torch.Tensor:
-    """Replace those images of a batch that were clipped when they were read.
+def faithful_images(images: torch.Tensor, paths: Sequence[str] | None, size: tuple[int, int]) -> torch.Tensor:
+    """Replace what is not as in the files: images clipped by anomalib's reader, or scaled to fit into a batch.
 
     Args:
         images (torch.Tensor): Images before normalisation, (N, 3, H, W), in [0, 1].
         paths (Sequence[str] | None): Their files, if they come from files.
+        size (tuple[int, int]): The model's input, (S, S); datamodules bring their images to it one by one.
 
     Returns:
-        torch.Tensor: The same tensor if all is well; else a new one with these images read anew, brought to the size
-        of the batch.
+        torch.Tensor: The same tensor if all is well; else one of size (N, 3, S, S).
     """
-    clipped = {index: path for index, path in enumerate(paths or []) if needs_own_reader(path)}
+    paths = paths or []
+    clipped = [index for index, path in enumerate(paths) if needs_own_reader(path)]
+    if images.shape[-2:] != size and (clipped or _were_scaled(images, paths)):
+        clipped, images = list(range(len(paths))), images.new_zeros((len(images), 3, *size))
     if not clipped:
         return images
     replaced = images.clone()
-    for index, path in clipped.items():
-        image = read_image(path).to(images.device)[None]  # (1, 3, h, w)
-        if image.shape[-2:] != images.shape[-2:]:
-            image = functional.interpolate(image, size=images.shape[-2:], mode="bicubic", antialias=True)
-        replaced[index] = image[0]
+    for index in clipped:
+        replaced[index] = resize_image(read_image(paths[index]), size).to(images.device)
     return replaced
+
+
+def _were_scaled(images: torch.Tensor, paths: Sequence[str]) -> bool:
+    """Whether a batch holds files of several sizes, which anomalib's collate function scales to the largest."""
+    return len(images) > 1 and any(_size_of(path) not in {None, images.shape[-2:]} for path in paths)
+
+
+def _size_of(path: str) -> tuple[int, int] | None:
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except UNDECODABLE:
+        return None  # in memory only, or gone since
 
 
 def _image_paths(trainer: Trainer) -> Iterator[str | Path]:

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode, Resize
 from torchvision.transforms.v2.functional import resize
-from torchvision.tv_tensors import Mask
+from torchvision.tv_tensors import Mask, TVTensor
 
 LEVELS = 255
 
@@ -42,7 +42,9 @@ class PillowResize(Resize):
             resized = inpt.clamp(0, 1)
         else:
             resized = resize_image(inpt, size)
-        return tv_tensors.wrap(resized.to(inpt.device), like=inpt)
+        resized = resized.to(inpt.device)
+        # A plain tensor needs no wrapping, which torch.export cannot follow.
+        return tv_tensors.wrap(resized, like=inpt) if isinstance(inpt, TVTensor) else resized
 
 
 def resize_image(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -38,6 +38,9 @@ def list_source(source: str | Path | Sequence[str | Path]) -> list[Path]:
         if missing := [str(path) for path in files if not path.is_file()]:
             msg = f"few_shot_source names files that do not exist: {', '.join(missing)}."
             raise FileNotFoundError(msg)
+        if repeated := sorted({str(path) for path in files if files.count(path) > 1}):
+            msg = f"few_shot_source names the same file more than once: {', '.join(repeated)}. Name each once."
+            raise ValueError(msg)
         if not files:
             msg = "few_shot_source is an empty list. Name at least k_shot normal images."
             raise ValueError(msg)
@@ -64,6 +67,24 @@ def list_normal_training_images(datamodule: AnomalibDataModule) -> list[Path]:
         msg = f"{type(datamodule).__name__} lists no training images. Name references with few_shot_source."
         raise ValueError(msg)
     return [Path(path) for path in samples[samples.label_index == LabelName.NORMAL].image_path]
+
+
+def list_candidates(
+    source: str | Path | Sequence[str | Path] | None,
+    datamodule: AnomalibDataModule | None,
+    k_shot: int,
+) -> list[Path]:
+    """Files to draw references from: those of the source, else the datamodule's normal training images.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    if source is not None:
+        return list_source(source)
+    if datamodule is not None:
+        return list_normal_training_images(datamodule)
+    msg = f"k_shot={k_shot} needs normal images: set few_shot_source, or pass a datamodule that has some."
+    raise ValueError(msg)
 
 
 def draw_references(candidates: Sequence[Path], k_shot: int, seed: int) -> list[Path]:
@@ -106,8 +127,10 @@ def load_references(paths: Sequence[Path], transform: Callable[[torch.Tensor], t
         UnreadableImageError: If a file cannot be read.
         ValueError: If the images end up with different sizes.
     """
-    images = [read_image(path) for path in paths]
-    images = images if transform is None else [transform(image) for image in images]
+    prepare = transform or torch.Tensor.contiguous
+    images = [
+        prepare(read_image(path)) for path in paths
+    ]  # one at a time: photographs are large before they are resized
     if len({image.shape for image in images}) > 1:
         shapes = {str(path): tuple(image.shape) for path, image in zip(paths, images, strict=True)}
         msg = f"References have different sizes: {shapes}. Use a pre_processor that resizes."

@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import DataLoader
 
 from anomalib_aprilgan import AprilGAN, PromptEnsemble
+from anomalib_aprilgan.april_gan.adapters import AdapterMetadata, read_adapters
 from anomalib_aprilgan.components import text_encoder
 from anomalib_aprilgan.data.image_files import UnreadableImageError
 
@@ -149,14 +150,23 @@ class TestReferences:
         with pytest.raises(ValueError, match="k_shot=2 needs normal images: set few_shot_source"):
             engine().predict(AprilGAN(k_shot=2, **arguments), data_path=root / "bad")
 
-    def test_missing_folder(self, root, arguments, engine):
-        model = AprilGAN(k_shot=1, few_shot_source=root / "nowhere", **arguments)
+    def test_missing_folder_is_told_at_once(self, root, arguments):
         with pytest.raises(FileNotFoundError, match=r"few_shot_source='.*nowhere' does not exist"):
-            engine().predict(model, data_path=root / "bad")
+            AprilGAN(few_shot_source=root / "nowhere", **arguments)
 
-    def test_negative_shots(self, arguments):
-        with pytest.raises(ValueError, match="k_shot=-1 must be 0"):
-            AprilGAN(k_shot=-1, **arguments)
+    @pytest.mark.parametrize("k_shot", [-1, 1.5, "2", True])
+    def test_impossible_shots(self, k_shot, arguments):
+        with pytest.raises(ValueError, match=f"k_shot={k_shot!r} must be 0"):
+            AprilGAN(k_shot=k_shot, **arguments)
+
+    def test_file_that_changed_is_read_anew(self, arguments, engine, tmp_path, root):
+        reference = write_image(tmp_path / "reference.png", 0)
+        model = AprilGAN(k_shot=1, few_shot_source=[reference], **arguments)
+        engine().predict(model, data_path=root / "bad" / "0.png")
+        before = model.model.memory_banks[0].tokens.clone()
+        write_image(reference, 1, defect=True)
+        engine().predict(model, data_path=root / "bad" / "0.png")
+        assert not torch.equal(model.model.memory_banks[0].tokens, before)
 
     def test_source_without_shots_is_told(self, root, arguments, caplog):
         AprilGAN(few_shot_source=root / "good", **arguments)
@@ -203,6 +213,24 @@ class TestVerdicts:
             batches = [model.model(model.pre_processor.transform(batch.image)).pred_score for batch in loader]
             scores.append(torch.cat(batches))
         assert torch.allclose(scores[0], scores[1], atol=1e-5)
+
+    def test_sizes_of_others_in_a_batch_do_not_matter(self, arguments, engine, tmp_path):
+        for index, size in enumerate(((64, 64), (150, 200), (37, 100))):
+            write_image(tmp_path / f"{index}.png", index, defect=index == 0, size=size)
+        dataset = PredictDataset(tmp_path)
+        scores = []
+        for batch_size in (1, 3):
+            loader = DataLoader(dataset, batch_size=batch_size, collate_fn=dataset.collate_fn)
+            batches = engine().predict(AprilGAN(**arguments), dataloaders=loader)
+            scores.append(torch.cat([batch.pred_score for batch in batches]))
+        assert torch.allclose(scores[0], scores[1], atol=1e-5)
+
+    def test_data_without_masks_after_data_with_masks(self, root, arguments, engine):
+        model = AprilGAN(**arguments)
+        assert np.isfinite(engine().train(model, datamodule=folder(root))[0]["pixel_AUROC"])
+        assert not model.post_processor.pixel_threshold.isnan()
+        assert np.isfinite(engine().train(model, datamodule=folder(root, mask_dir=None))[0]["image_F1Max"])
+        assert model.post_processor.pixel_threshold.isnan()
 
     def test_works_without_masks(self, root, arguments, engine):
         reported = engine().train(AprilGAN(**arguments), datamodule=folder(root, mask_dir=None))[0]
@@ -292,8 +320,27 @@ class TestCheckpoints:
 
     def test_another_number_of_shots_is_refused(self, trained, root, arguments, engine):
         _, path = trained(k_shot=2)
-        with pytest.raises(ValueError, match="k_shot=4, but the checkpoint holds 2 references"):
+        with pytest.raises(ValueError, match="k_shot=4, but the checkpoint was made with 2"):
             engine().predict(AprilGAN(k_shot=4, **arguments), data_path=root, ckpt_path=path)
+
+    @pytest.mark.parametrize("changes", [{"class_name": "cable"}, {"prompts": {"normal_states": ["good {}"]}}])
+    def test_arguments_that_it_would_overrule_are_refused(self, changes, trained, root, arguments, engine):
+        _, path = trained()
+        with pytest.raises(ValueError, match=f"{next(iter(changes))}=.*, but the checkpoint was made with"):
+            engine().predict(AprilGAN(**{**arguments, **changes}), data_path=root, ckpt_path=path)
+
+    def test_activation_that_adapters_settled_is_taken_from_it(self, trained, golden_arguments, tmp_path, root, engine):
+        golden = golden_arguments("tiny_vit")
+        adapters = read_adapters(golden["adapters"]).build([1, 2, 3, 4], [64] * 4, 32)
+        adapters.save(tmp_path / "quick.safetensors", AdapterMetadata(quick_gelu=True))
+        model, path = trained(**{**golden, "adapters": tmp_path / "quick.safetensors"})
+        assert model.model.source.quick_gelu
+        restored = AprilGAN(**{name: value for name, value in golden.items() if name != "adapters"})
+        assert not restored.model.source.quick_gelu
+        expected = engine().predict(model, data_path=root / "bad", ckpt_path=path)
+        predictions = engine().predict(restored, data_path=root / "bad", ckpt_path=path)
+        assert torch.equal(predictions[0].anomaly_map, expected[0].anomaly_map)
+        assert predictions[0].pred_score == expected[0].pred_score
 
     def test_adapters_that_the_checkpoint_lacks_are_refused(self, trained, root, engine, golden_arguments):
         golden = golden_arguments("tiny_vit")

@@ -15,6 +15,18 @@ from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_aprilgan.april_gan.post_processor import ProbabilityPostProcessor
 
+
+class OneProcess:
+    """A trainer whose process has all of the data."""
+
+    class strategy:  # ruff: ignore[invalid-class-name]
+        @staticmethod
+        def reduce_boolean_decision(decision, all):  # ruff: ignore[builtin-argument-shadowing]
+            return decision
+
+
+ONE_PROCESS = OneProcess()
+
 # Of AUROC where the drawn scores happen to be of one class.
 pytestmark = pytest.mark.filterwarnings("ignore:No positive samples in targets:UserWarning")
 
@@ -41,7 +53,7 @@ def fitted(*batches: ImageBatch) -> ProbabilityPostProcessor:
     post_processor = ProbabilityPostProcessor()
     for batch in batches:
         post_processor.on_validation_batch_end(None, None, batch)
-    post_processor.on_validation_epoch_end(None, None)
+    post_processor.on_validation_epoch_end(ONE_PROCESS, None)
     return post_processor
 
 
@@ -87,7 +99,7 @@ class TestVerdicts:
     def test_second_validation_replaces_the_first(self):
         post_processor = fitted(batch_of([0.1, 0.2], [0, 1]))
         post_processor.on_validation_batch_end(None, None, batch_of([0.1, 0.9], [0, 1]))
-        post_processor.on_validation_epoch_end(None, None)
+        post_processor.on_validation_epoch_end(ONE_PROCESS, None)
         assert judge(post_processor, [0.3, 0.9])[1] == [False, True]
 
     def test_higher_sensitivity_finds_more(self):
@@ -178,7 +190,6 @@ class TestPixels:
         post_processor = fitted(batch_of([0.7, 0.8], [0, 1], self.MAPS.clone(), self.MASKS))
         assert post_processor.image_threshold.item() == pytest.approx(0.8)
         assert post_processor.pixel_threshold.item() == pytest.approx(0.3)
-        assert post_processor.image_threshold < 0.8
         assert self.judge_maps(post_processor) == (self.MAPS >= 0.3).tolist()
 
     def test_images_without_maps_get_labels_only(self):
@@ -186,6 +197,35 @@ class TestPixels:
         assert predictions.pred_label.tolist() == [False, True]
         assert predictions.anomaly_map is None
         assert predictions.pred_mask is None
+
+
+class TestTinyScores:
+    def test_scores_far_below_one_step_keep_their_verdicts(self):
+        scores, labels = [1e-9, 2e-9, 3e-8, 9e-8], [0, 0, 1, 1]
+        post_processor = fitted(batch_of(scores, labels))
+        predictions = post_processor(InferenceBatch(pred_score=torch.tensor(scores)))
+        assert predictions.pred_label.tolist() == [False, False, True, True]
+
+    @given(st.lists(st.floats(-12, 0), min_size=2, max_size=20), st.integers(0, 19))
+    def test_verdicts_are_scores_that_reach_the_threshold(self, exponents, position):
+        scores = torch.tensor([10.0**exponent for exponent in exponents])
+        threshold = scores[position % len(scores)]
+        post_processor = ProbabilityPostProcessor()
+        post_processor._image_threshold.copy_(threshold)
+        predictions = post_processor(InferenceBatch(pred_score=scores))
+        assert torch.equal(predictions.pred_label, scores >= threshold)
+
+    def test_any_process_may_have_seen_the_anomalies(self):
+        class OneOfTwo(OneProcess):
+            class strategy:  # ruff: ignore[invalid-class-name]
+                @staticmethod
+                def reduce_boolean_decision(decision, all):  # ruff: ignore[builtin-argument-shadowing]
+                    return not all
+
+        post_processor = ProbabilityPostProcessor()
+        post_processor.on_validation_batch_end(None, None, batch_of([0.25, 0.5], [0, 0]))
+        post_processor.on_validation_epoch_end(OneOfTwo(), None)
+        assert post_processor.image_threshold.item().hex() == (0.5).hex()  # else it would be the next larger number
 
 
 class TestState:

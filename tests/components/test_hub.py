@@ -259,7 +259,7 @@ def test_what_a_refusing_server_says_is_passed_on(server, no_waiting, hub_cache,
 
 def test_errors_of_any_client_are_explained(server, monkeypatch):
     # hf_xet, which serves large files of the real hub, raises a mere RuntimeError.
-    def fail(*arguments):
+    def fail(*arguments, etag_timeout):
         msg = "CAS service error"
         raise RuntimeError(msg)
 
@@ -289,7 +289,7 @@ def refuse_soon(monkeypatch: pytest.MonkeyPatch) -> str:
     crashes = []
     monkeypatch.setattr(threading, "excepthook", crashes.append)
     start = time.monotonic()
-    with pytest.raises(WeightsNotFoundError, match=f"no answer from {constants.ENDPOINT} within") as caught:
+    with pytest.raises(WeightsNotFoundError, match=f"{constants.ENDPOINT} cannot be reached") as caught:
         fetch_from_hub(REPOSITORY)
     assert time.monotonic() - start < 2
     assert not crashes

@@ -19,11 +19,12 @@ from PIL import Image
 from anomalib_aprilgan.data.image_files import (
     ImageFileGuard,
     UnreadableImageError,
+    faithful_images,
     find_unreadable,
     needs_own_reader,
     read_image,
-    unclipped_images,
 )
+from anomalib_aprilgan.data.pillow_resize import resize_image
 
 DEEP = np.array([[0, 256], [32768, 65535]], dtype=np.uint16)
 RED_AND_BLUE = np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)
@@ -150,32 +151,41 @@ class TestOwnReader:
 
 
 class TestBatches:
-    def test_batch_without_deep_files_is_the_same_tensor(self, tmp_path):
+    def test_batch_that_is_as_in_its_files_is_the_same_tensor(self, tmp_path):
         images = torch.rand(2, 3, 1, 2)
         paths = [str(save(tmp_path / "a.png", RED_AND_BLUE)), str(tmp_path / "gone.png")]
-        assert unclipped_images(images, paths) is images
-        assert unclipped_images(images, None) is images
-        assert unclipped_images(images, []) is images
+        for size in ((1, 2), (5, 5)):
+            assert faithful_images(images, paths, size) is images
+            assert faithful_images(images, None, size) is images
+            assert faithful_images(images, [], size) is images
 
     def test_deep_files_are_replaced_and_others_kept(self, tmp_path):
         shallow, deep = save(tmp_path / "a.png", RED_AND_BLUE), save(tmp_path / "b.png", DEEP)
         images = torch.ones(3, 3, 2, 2)
-        replaced = unclipped_images(images, [str(shallow), str(deep), str(shallow)])
-        assert torch.equal(replaced[1], read_image(deep))
+        replaced = faithful_images(images, [str(shallow), str(deep), str(shallow)], (2, 2))
+        torch.testing.assert_close(replaced[1], read_image(deep), rtol=0, atol=0.5 / 255)
         assert torch.equal(replaced[[0, 2]], images[[0, 2]])
         assert torch.equal(images, torch.ones(3, 3, 2, 2))
 
-    def test_deep_files_are_brought_to_the_size_of_the_batch(self, tmp_path):
+    def test_deep_files_are_brought_to_the_size_of_the_model(self, tmp_path):
         path = save(tmp_path / "a.png", np.full((4, 6), 16384, dtype=np.uint16))
-        (replaced,) = unclipped_images(torch.ones(1, 3, 5, 5), [str(path)])
-        torch.testing.assert_close(replaced, torch.full((3, 5, 5), 16384 / 65535))
+        (replaced,) = faithful_images(torch.ones(1, 3, 4, 6), [str(path)], (5, 5))
+        torch.testing.assert_close(replaced, torch.full((3, 5, 5), 64 / 255))
+
+    def test_images_that_were_scaled_to_fit_into_a_batch_are_read_anew(self, tmp_path):
+        small = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8))
+        large = save(tmp_path / "b.png", np.random.default_rng(1).integers(0, 256, (9, 7, 3)).astype(np.uint8))
+        batch = faithful_images(torch.ones(2, 3, 9, 7), [str(small), str(large)], (5, 5))
+        for image, path in zip(batch, (small, large), strict=True):
+            assert torch.equal(image, resize_image(read_image(path), (5, 5)))
 
     @pytest.mark.parametrize("stage", ["validation", "test", "predict"])
     def test_guard_replaces_them_before_every_step(self, tmp_path, stage):
         path = save(tmp_path / "a.png", DEEP)
         batch = ImageBatch(image=torch.ones(1, 3, 2, 2), image_path=[str(path)])
-        getattr(ImageFileGuard(), f"on_{stage}_batch_start")(None, None, batch, 0)
-        assert torch.equal(torch.as_tensor(batch.image), read_image(path)[None])
+        getattr(ImageFileGuard(2), f"on_{stage}_batch_start")(None, None, batch, 0)
+        expected = resize_image(read_image(path)[None], (2, 2))
+        assert torch.equal(batch.image.as_subclass(torch.Tensor), expected)
 
 
 class TestFailedRuns:
@@ -195,7 +205,7 @@ class TestFailedRuns:
         trainer = self.trainer(**{stage: self.dataset(tmp_path / "whole.png", broken["truncated"], broken["empty"])})
         expected = r"cannot be read; replace or remove them: \S*truncated.png, \S*empty.png\.$"
         with pytest.raises(UnreadableImageError, match=expected) as raised:
-            ImageFileGuard().on_exception(trainer, None, error)
+            ImageFileGuard(2).on_exception(trainer, None, error)
         assert raised.value.__cause__ is error
 
     def test_folder_that_is_predicted_is_looked_through(self, tmp_path):
@@ -203,17 +213,17 @@ class TestFailedRuns:
         trainer = self.trainer(predict=dataset)
         trainer.predict_dataloaders = [trainer.predict_dataloaders]
         with pytest.raises(UnreadableImageError, match=r"remove them: \S*empty.png\.$"):
-            ImageFileGuard().on_exception(trainer, None, OSError())
+            ImageFileGuard(2).on_exception(trainer, None, OSError())
 
     @pytest.mark.parametrize("error", [ValueError("other"), KeyboardInterrupt(), UnreadableImageError("known")])
     def test_other_errors_pass(self, tmp_path, error):
         trainer = self.trainer(test=self.dataset(write_broken(tmp_path)["empty"]))
-        ImageFileGuard().on_exception(trainer, None, error)
+        ImageFileGuard(2).on_exception(trainer, None, error)
 
     def test_error_passes_where_all_files_can_be_read(self, tmp_path):
         write_broken(tmp_path)
         trainer = self.trainer(test=self.dataset(tmp_path / "whole.png"), predict=object())
-        ImageFileGuard().on_exception(trainer, None, OSError("disk full"))
+        ImageFileGuard(2).on_exception(trainer, None, OSError("disk full"))
 
     def test_ten_files_are_named_at_most(self, tmp_path):
         paths = [tmp_path / f"{number}.png" for number in range(12)]

@@ -42,9 +42,13 @@ class TestSource:
         expected = [folder / "a.jpg", folder / "b.png", folder / "sub" / "c.png"]
         assert list_source(folder) == list_source(str(folder)) == expected
 
-    def test_list_keeps_its_order_and_its_duplicates(self, folder):
-        given = [str(folder / "sub" / "c.png"), folder / "a.jpg", str(folder / "sub" / "c.png")]
+    def test_list_keeps_its_order(self, folder):
+        given = [str(folder / "sub" / "c.png"), folder / "a.jpg"]
         assert list_source(given) == [Path(path) for path in given]
+
+    def test_file_that_is_named_twice_is_refused(self, folder):
+        with pytest.raises(ValueError, match=r"names the same file more than once: .*a\.jpg"):
+            list_source([folder / "a.jpg", folder / "b.png", str(folder / "a.jpg")])
 
     def test_single_image_is_a_source(self, folder):
         assert list_source(folder / "b.png") == [folder / "b.png"]
