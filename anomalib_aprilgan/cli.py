@@ -23,7 +23,7 @@ def doctor(
     Args:
         backbone: open_clip architecture, or path of an open_clip model config (JSON).
         pretrained: open_clip tag, hf-hub:org/name, path of a weights file, or null for random weights.
-        adapters: File of trained adapters.
+        adapters: File of trained adapters, mvtec, visa, or auto for those that AprilGAN would choose.
         image_size: Side in pixels of the model's input.
         layers: Stages compared with the text.
 

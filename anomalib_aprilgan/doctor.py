@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import Any
@@ -49,9 +49,18 @@ class Settings:
 
     backbone: str = "ViT-L-14-336"
     pretrained: str | None = "openai"
-    adapters: str | None = None
+    adapters: str | None = "auto"
     image_size: int = 518
     layers: tuple[int, ...] = (6, 12, 18, 24)
+
+
+def chosen_adapters(settings: Settings) -> str | None:
+    """The adapters that AprilGAN would start with."""
+    from .april_gan.published_adapters import choose_to_start
+
+    if settings.adapters != "auto":
+        return settings.adapters
+    return choose_to_start(settings.backbone, settings.pretrained, settings.layers)
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -227,13 +236,22 @@ def _find_weights(backbone: str, pretrained: str | None) -> Iterator[Finding]:
 def find_adapters(settings: Settings) -> Iterator[Finding]:
     """What the adapters say of themselves, and whether they fit the model."""
     from .april_gan.adapters import read_adapters
+    from .april_gan.published_adapters import PUBLISHED_FILES, published_path
     from .components.clip_source import load_config
 
-    if settings.adapters is None:
+    cached = {name: published_path(name) for name in PUBLISHED_FILES}
+    for name, path in cached.items():
+        yield Finding(ok=None, subject=f"published: {name}", detail=str(path or "not in the cache"))
+    chosen = chosen_adapters(settings)
+    if chosen is None:
         detail = "none: the zero-shot map uses CLIP's own projection, which localises poorly"
         yield Finding(ok=None, subject="adapters", detail=detail, remedy="Give --adapters PATH of trained adapters.")
         return
-    file = read_adapters(settings.adapters)
+    if chosen in cached and cached[chosen] is None:
+        remedy = "With network: predict once. Without: copy the authors' file to any place and give --adapters PATH."
+        yield Finding(ok=False, subject="adapters", detail=f"{chosen} is not in the cache", remedy=remedy)
+        return
+    file = read_adapters(cached.get(chosen) or chosen)
     known = [f"{key} {value}" for key, value in asdict(file.metadata).items() if value is not None]
     yield Finding(ok=None, subject="adapters", detail=f"{file.path}: {', '.join(known) or 'no metadata'}")
     config = load_config(settings.backbone)
@@ -273,5 +291,5 @@ def judge_prediction(settings: Settings, parts: Sequence[Finding]) -> Iterator[F
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they say is among the findings
-        AprilGANModel(**asdict(settings))
+        AprilGANModel(**asdict(replace(settings, adapters=chosen_adapters(settings))))
     yield Finding(ok=True, subject="offline prediction", detail="possible with these settings: the model was built")

@@ -18,7 +18,7 @@ import anomalib.models
 import pytest
 from huggingface_hub import constants
 
-from anomalib_aprilgan import AprilGANModel, cli, doctor, host
+from anomalib_aprilgan import AprilGAN, cli, doctor, host
 from anomalib_aprilgan.cli import main
 from anomalib_aprilgan.components import weights
 from anomalib_aprilgan.doctor import Finding, Settings, examine, is_well, judge_winclip, render
@@ -119,7 +119,7 @@ def test_every_ill_line_names_a_remedy(installed, monkeypatch):
 
 
 def test_defaults_are_the_models():
-    parameters = inspect.signature(AprilGANModel).parameters
+    parameters = inspect.signature(AprilGAN).parameters
     for function in (Settings, cli.doctor):
         for name, parameter in inspect.signature(function).parameters.items():
             assert parameter.default == parameters[name].default

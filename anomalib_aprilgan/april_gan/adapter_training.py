@@ -113,6 +113,7 @@ class AprilGANAdapters(AnomalibModule):
         self.learning_rate = learning_rate
         self.betas = (betas[0], betas[1])
         self.adapters_path: Path | None = None
+        self._resumed_from: str | Path | None = None
         self._texts: dict[str, torch.Tensor] = {}
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:  # ruff: ignore[any-type] - see below
@@ -164,6 +165,7 @@ class AprilGANAdapters(AnomalibModule):
 
     def on_train_start(self) -> None:
         """Add the data to those that these adapters saw in earlier runs: none of them must be tested on."""
+        self._resumed_from = self.trainer.ckpt_path
         datamodule = getattr(self.trainer, "datamodule", None)
         seen = [*(self.model.trained_on or "").split(", "), *getattr(datamodule, "training_data", [])]
         self.model.trained_on = ", ".join(dict.fromkeys(name for name in seen if name)) or None
@@ -215,8 +217,19 @@ class AprilGANAdapters(AnomalibModule):
             raise ValueError(msg)
         check_fingerprint(saved["fingerprint"], fingerprint(self.model))
         super().on_load_checkpoint(checkpoint)
+        if self._is_about_to_forget():
+            logger.info("Testing the adapters just trained, and not those of %s again.", self._resumed_from)
+            self._resumed_from = None
+            checkpoint["state_dict"] = self.state_dict()
+            return
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self.model.trained_on = saved["trained_on"]
+
+    def _is_about_to_forget(self) -> bool:
+        """Whether anomalib's ``Engine.train``, after training that was resumed, loads the old checkpoint for the test."""
+        if self._trainer is None or self._resumed_from is None:
+            return False
+        return self.trainer.testing and self.trainer.ckpt_path == self._resumed_from
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
