@@ -164,7 +164,14 @@ class AprilGANAdapters(AnomalibModule):
         return torch.optim.Adam(self.model.adapters.parameters(), lr=self.learning_rate, betas=self.betas)
 
     def on_train_start(self) -> None:
-        """Add the data to those that these adapters saw in earlier runs: none of them must be tested on."""
+        """Add the data to those that these adapters saw in earlier runs: none of them must be tested on.
+
+        Raises:
+            RuntimeError: If adapters that were to come from a checkpoint have not come.
+        """
+        if isinstance(self.model.adapters, StageAdapters) and not self.model.adapters.is_loaded:
+            msg = f"adapters={FROM_CHECKPOINT!r} needs ckpt_path. To start anew, leave adapters out or name a file."
+            raise RuntimeError(msg)
         self._resumed_from = self.trainer.ckpt_path
         datamodule = getattr(self.trainer, "datamodule", None)
         seen = [*(self.model.trained_on or "").split(", "), *getattr(datamodule, "training_data", [])]
@@ -226,7 +233,7 @@ class AprilGANAdapters(AnomalibModule):
         self.model.trained_on = saved["trained_on"]
 
     def _is_about_to_forget(self) -> bool:
-        """Whether anomalib's ``Engine.train``, after training that was resumed, loads the old checkpoint for the test."""
+        """Whether anomalib's ``Engine.train``, having resumed a training, loads the old checkpoint for the test."""
         if self._trainer is None or self._resumed_from is None:
             return False
         return self.trainer.testing and self.trainer.ckpt_path == self._resumed_from
