@@ -56,11 +56,11 @@ class Settings:
 
 def chosen_adapters(settings: Settings) -> str | None:
     """The adapters that AprilGAN would start with."""
-    from .april_gan.published_adapters import choose_to_start
+    from .april_gan.published_adapters import choose_for, published_for
 
     if settings.adapters != "auto":
         return settings.adapters
-    return choose_to_start(settings.backbone, settings.pretrained, settings.layers)
+    return choose_for("") if published_for(settings.backbone, settings.pretrained, settings.layers) else None
 
 
 def examine(settings: Settings) -> list[Finding]:

@@ -16,6 +16,7 @@ from anomalib import LearningType
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import probability, text_probability
@@ -25,7 +26,7 @@ from anomalib_aprilgan.components.text_encoder import text_features
 
 from .adapters import AdapterMetadata, StageAdapters
 from .checkpoint import check_fingerprint, fingerprint, only_clip, without_clip
-from .evaluation import default_metrics
+from .evaluation import default_metrics, raw_scores_first
 from .plain_data import plain_layers, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
@@ -237,6 +238,11 @@ class AprilGANAdapters(AnomalibModule):
         if self._trainer is None or self._resumed_from is None:
             return False
         return self.trainer.testing and self.trainer.ckpt_path == self._resumed_from
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Components; metrics come before scores are rescaled."""
+        components = super().configure_callbacks()
+        return raw_scores_first([components] if isinstance(components, Callback) else components)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

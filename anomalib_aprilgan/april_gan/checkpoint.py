@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .adapters import StageAdapters
+from .adapters import ProjectionAdapters, StageAdapters
 from .torch_model import AprilGANModel
 
 CLIP_PREFIX = "model.clip."
@@ -64,15 +64,24 @@ def only_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
 
 
-def make_room_for_adapters(model: AprilGANModel, state: dict[str, torch.Tensor]) -> None:
+def make_room_for_adapters(model: AprilGANModel, state: dict[str, torch.Tensor], *, is_free: bool) -> None:
     """Prepare a model for the adapters of a checkpoint, whatever it was built with.
+
+    Args:
+        model (AprilGANModel): The model.
+        state (dict[str, torch.Tensor]): The checkpoint's tensors.
+        is_free (bool): Whether the model's own adapters are nobody's choice, and may be dropped.
 
     Raises:
         ValueError: If the model has trained adapters and the checkpoint has none: the verdicts would differ.
     """
     has_adapters = any(name.startswith(ADAPTERS_PREFIX) for name in state)
-    if not has_adapters and isinstance(model.adapters, StageAdapters):
+    if not has_adapters and is_free:
+        model.adapters = ProjectionAdapters(model.clip)
+    elif not has_adapters and isinstance(model.adapters, StageAdapters):
         msg = "The checkpoint was made without trained adapters, the model has some. Leave adapters out."
         raise ValueError(msg)
-    if has_adapters:
+    elif has_adapters:
         model.await_adapters()
+    else:
+        pass  # neither has any

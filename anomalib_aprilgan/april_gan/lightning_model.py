@@ -40,7 +40,7 @@ from .evaluation import default_metrics, raw_scores_first
 from .plain_data import plain_layers, plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
-from .published_adapters import choose_for, choose_to_start, find_adapters, trained_on_same
+from .published_adapters import choose_for, find_adapters, published_for, trained_on_same
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
 logger = logging.getLogger(__name__)
@@ -121,8 +121,6 @@ class AprilGAN(AnomalibModule):
         if not isinstance(k_shot, int) or isinstance(k_shot, bool) or k_shot < 0:
             msg = f"k_shot={k_shot!r} must be 0 (zero-shot) or the number of normal references."
             raise ValueError(msg)
-        if few_shot_source is not None:
-            list_source(few_shot_source)  # a wrong folder is told before any work
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
         few_shot_source = plain_paths(few_shot_source)
         layers = plain_layers(layers, "layers")
@@ -137,20 +135,26 @@ class AprilGAN(AnomalibModule):
             evaluator=evaluator,
             visualizer=visualizer,
         )
+        # Which of the authors' adapters is settled when the data are known; a checkpoint may bring others before.
+        published = published_for(backbone, pretrained, layers) if adapters == AUTO else None
+        if published is not None and quick_gelu not in {None, published.quick_gelu}:
+            msg = f"quick_gelu={quick_gelu}, but the authors' adapters belong to {published.quick_gelu}. Leave it out."
+            raise ValueError(msg)
         self.model = AprilGANModel(
             backbone=backbone,
             pretrained=pretrained,
             image_size=image_size,
             layers=layers,
             few_shot_layers=few_shot_layers,
-            adapters=choose_to_start(backbone, pretrained, layers) if adapters == AUTO else adapters,
-            quick_gelu=quick_gelu,
+            adapters=(FROM_CHECKPOINT if published else None) if adapters == AUTO else adapters,
+            quick_gelu=published.quick_gelu if published else quick_gelu,
             prompts=prompts,
             precision=precision,
         )
-        self.chooses_adapters = adapters == AUTO and isinstance(self.model.adapters, StageAdapters)
+        self.chooses_adapters = published is not None
         self.class_name = class_name
-        self.prompts: Any = prompts
+        # What a checkpoint must not overrule; the attributes of these names may change with one.
+        self._given = {"k_shot": k_shot or None, "class_name": class_name, "prompts": prompts}
         self.quick_gelu = quick_gelu
         self.k_shot = k_shot
         self.few_shot_source = few_shot_source
@@ -171,36 +175,35 @@ class AprilGAN(AnomalibModule):
         if self._trainer is None:
             self._settle()
 
-    def on_validation_start(self) -> None:
-        """Settle class name and references."""
-        self._settle()
-
-    def on_test_start(self) -> None:
-        """Settle class name and references."""
-        self._settle()
-
     def on_predict_start(self) -> None:
         """Settle class name and references."""
         self._settle()
+
+    on_validation_start = on_predict_start
+    on_test_start = on_predict_start
 
     # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
     @torch.inference_mode(mode=False)
     def _settle(self) -> None:
         if self._is_restored:
             return  # a restored model keeps what its checkpoint says
+        if self.few_shot_source is not None:
+            list_source(self.few_shot_source)  # a wrong folder is told before any work, even if k_shot is 0
+        self._choose_adapters()
         class_name = self._find_class_name()
         if class_name != self.model.class_name:
             logger.info("Looking for anomalies of class '%s'.", class_name)
             self.model.setup(class_name)
         if self.k_shot:
             self._collect_references()
-        self._mind_what_adapters_have_seen()
 
-    def _mind_what_adapters_have_seen(self) -> None:
+    def _choose_adapters(self) -> None:
         """Take adapters that have not seen the dataset under test, or warn where the user's choice has."""
         dataset = self._dataset()
-        if self.chooses_adapters and dataset and choose_for(dataset) != self.model.trained_on:
-            self.model.use_adapters(find_adapters(choose_for(dataset)))
+        choice = choose_for(dataset)
+        is_open = self.model.trained_on is None or (dataset and choice != self.model.trained_on)
+        if self.chooses_adapters and is_open:
+            self.model.use_adapters(find_adapters(choice))
         if trained_on_same(self.model.trained_on, dataset):
             logger.warning(LEAK_WARNING, self.model.trained_on, LEAK_MARK)
 
@@ -256,7 +259,8 @@ class AprilGAN(AnomalibModule):
         """Components, and before them the guard against unreadable and 16-bit files."""
         components = super().configure_callbacks()
         components = [components] if isinstance(components, Callback) else components
-        return [ImageFileGuard(self.model.image_size), *raw_scores_first(components)]
+        squashes = isinstance(self.pre_processor, CLIPPreProcessor)
+        return [ImageFileGuard(self.model.image_size, squashes=squashes), *raw_scores_first(components)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
@@ -285,13 +289,13 @@ class AprilGAN(AnomalibModule):
         if saved is None:
             msg = "The checkpoint is not one of AprilGAN. Load it with the model that it was made with."
             raise ValueError(msg)
-        if self.quick_gelu is None:
-            self.model.use_activation(quick_gelu=saved["fingerprint"]["quick_gelu"])
-        check_fingerprint(saved["fingerprint"], fingerprint(self.model))
-        own = {"k_shot": self.k_shot or None, "class_name": self.class_name, "prompts": self.prompts}
-        check_not_contradicted(own, {**saved, "k_shot": len(saved["reference_paths"])})
+        activation = saved["fingerprint"]["quick_gelu"]
+        free = {"quick_gelu": activation} if self.quick_gelu is None else {}
+        check_fingerprint(saved["fingerprint"], {**fingerprint(self.model), **free})
+        check_not_contradicted(self._given, {**saved, "k_shot": len(saved["reference_paths"])})
         super().on_load_checkpoint(checkpoint)
-        make_room_for_adapters(self.model, checkpoint["state_dict"])
+        make_room_for_adapters(self.model, checkpoint["state_dict"], is_free=self.chooses_adapters)
+        self.model.use_activation(quick_gelu=activation)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self.class_name = self.model.class_name = saved["class_name"]
         self.model.trained_on = saved["trained_on"]

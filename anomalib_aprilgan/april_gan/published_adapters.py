@@ -64,14 +64,11 @@ def choose_for(dataset: str) -> str:
     return "mvtec" if _name_of(dataset) == "visa" else "visa"
 
 
-def choose_to_start(backbone: str, pretrained: str | None, layers: Sequence[int]) -> str | None:
-    """Published adapters for a model whose data are not known yet, or None if none belong to it."""
-    fits = any(
-        (file.metadata.backbone, file.metadata.pretrained, file.metadata.layers)
-        == (backbone, pretrained, tuple(layers))
-        for file in PUBLISHED_FILES.values()
-    )
-    return choose_for("") if fits else None
+def published_for(backbone: str, pretrained: str | None, layers: Sequence[int]) -> AdapterMetadata | None:
+    """What the published adapters that belong to a model say of themselves, or None if none belong to it."""
+    wanted = (backbone, pretrained, tuple(layers))
+    offered = [file.metadata for file in PUBLISHED_FILES.values()]
+    return next((data for data in offered if (data.backbone, data.pretrained, data.layers) == wanted), None)
 
 
 def trained_on_same(trained_on: str | None, dataset: str) -> bool:

@@ -140,10 +140,12 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         if quick_gelu != self.source.quick_gelu:
             self.source = replace(self.source, quick_gelu=quick_gelu)
             self.clip.load(self.source)
+            self.clip.to(self.text_features.device)
 
     def await_adapters(self) -> None:
         """Make room for trained adapters that a state dict will bring."""
-        self.adapters = StageAdapters.awaiting_weights(self._widths(self.layers), self.clip.embed_dim)
+        adapters = StageAdapters.awaiting_weights(self._widths(self.layers), self.clip.embed_dim)
+        self.adapters = adapters.to(self.text_features.device)
 
     def setup(self, class_name: str | None = None, reference_images: torch.Tensor | None = None) -> None:
         """Settle what is looked for; what is None stays as it is.

@@ -119,11 +119,13 @@ class ImageFileGuard(Callback):
 
     Args:
         image_size (int): Side S in pixels of the model's input.
+        squashes (bool): Whether the pre-processor squashes images to S x S; then they may come to it like that.
     """
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, *, squashes: bool) -> None:
         super().__init__()
         self.size = (image_size, image_size)
+        self.squashes = squashes
 
     def on_predict_batch_start(
         self,
@@ -134,10 +136,15 @@ class ImageFileGuard(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Read those images of a batch anew that are not what is in their files."""
-        del trainer, pl_module, batch_idx, dataloader_idx
+        del trainer, batch_idx, dataloader_idx
         # Auxiliary images have been read rightly, and perhaps changed since.
         if batch.image is not None and not isinstance(batch, AuxiliaryBatch):
-            batch.image = faithful_images(batch.image, batch.image_path, self.size)
+            paths = batch.image_path or []
+            if self.squashes and were_scaled(batch.image, paths, self.size):
+                batch.image = torch.stack([resize_image(read_image(path), self.size) for path in paths])
+                batch.image = batch.image.to(pl_module.device)
+            else:
+                batch.image = unclipped_images(batch.image, paths)
 
     on_validation_batch_start = on_predict_batch_start
     on_test_batch_start = on_predict_batch_start
@@ -156,32 +163,34 @@ class ImageFileGuard(Callback):
             raise UnreadableImageError(msg) from exception
 
 
-def faithful_images(images: torch.Tensor, paths: Sequence[str] | None, size: tuple[int, int]) -> torch.Tensor:
-    """Replace what is not as in the files: images clipped by anomalib's reader, or scaled to fit into a batch.
+def unclipped_images(images: torch.Tensor, paths: Sequence[str]) -> torch.Tensor:
+    """Replace images of a batch that anomalib's reader has clipped.
 
     Args:
         images (torch.Tensor): Images before normalisation, (N, 3, H, W), in [0, 1].
-        paths (Sequence[str] | None): Their files, if they come from files.
-        size (tuple[int, int]): The model's input, (S, S); datamodules bring their images to it one by one.
+        paths (Sequence[str]): Their files, or nothing.
 
     Returns:
-        torch.Tensor: The same tensor if all is well; else one of size (N, 3, S, S).
+        torch.Tensor: The same tensor if all is well; else a new one with these images read anew, at the batch's size.
     """
-    paths = paths or []
-    clipped = [index for index, path in enumerate(paths) if needs_own_reader(path)]
-    if images.shape[-2:] != size and (clipped or _were_scaled(images, paths)):
-        clipped, images = list(range(len(paths))), images.new_zeros((len(images), 3, *size))
+    clipped = {index: path for index, path in enumerate(paths) if needs_own_reader(path)}
     if not clipped:
         return images
     replaced = images.clone()
-    for index in clipped:
-        replaced[index] = resize_image(read_image(paths[index]), size).to(images.device)
+    for index, path in clipped.items():
+        replaced[index] = resize_image(read_image(path), (images.shape[-2], images.shape[-1])).to(images.device)
     return replaced
 
 
-def _were_scaled(images: torch.Tensor, paths: Sequence[str]) -> bool:
-    """Whether a batch holds files of several sizes, which anomalib's collate function scales to the largest."""
-    return len(images) > 1 and any(_size_of(path) not in {None, images.shape[-2:]} for path in paths)
+def were_scaled(images: torch.Tensor, paths: Sequence[str], size: tuple[int, int]) -> bool:
+    """Whether anomalib's collate function has scaled images of several sizes to that of the largest.
+
+    Args:
+        images (torch.Tensor): Images before normalisation, (N, 3, H, W).
+        paths (Sequence[str]): Their files, or nothing.
+        size (tuple[int, int]): The model's input; datamodules bring their images to it one by one, before they collate.
+    """
+    return images.shape[-2:] != size and len(paths) == len(images) and len({_size_of(path) for path in paths}) > 1
 
 
 def _size_of(path: str) -> tuple[int, int] | None:

@@ -6,7 +6,9 @@
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import DataLoader
 
 from anomalib_aprilgan import AprilGAN, PromptEnsemble
+from anomalib_aprilgan.april_gan import lightning_model, published_adapters
 from anomalib_aprilgan.april_gan.adapters import AdapterMetadata, read_adapters
 from anomalib_aprilgan.components import text_encoder
 from anomalib_aprilgan.data.image_files import UnreadableImageError
@@ -150,9 +153,11 @@ class TestReferences:
         with pytest.raises(ValueError, match="k_shot=2 needs normal images: set few_shot_source"):
             engine().predict(AprilGAN(k_shot=2, **arguments), data_path=root / "bad")
 
-    def test_missing_folder_is_told_at_once(self, root, arguments):
+    @pytest.mark.parametrize("k_shot", [0, 1])
+    def test_missing_folder(self, k_shot, root, arguments, engine):
+        model = AprilGAN(k_shot=k_shot, few_shot_source=root / "nowhere", **arguments)
         with pytest.raises(FileNotFoundError, match=r"few_shot_source='.*nowhere' does not exist"):
-            AprilGAN(few_shot_source=root / "nowhere", **arguments)
+            engine().predict(model, data_path=root / "bad")
 
     @pytest.mark.parametrize("k_shot", [-1, 1.5, "2", True])
     def test_impossible_shots(self, k_shot, arguments):
@@ -244,6 +249,57 @@ class TestVerdicts:
         assert torch.allclose(direct.anomaly_map, prediction.anomaly_map, atol=1e-5)
 
 
+class TestPublishedAdapters:
+    """With ``auto`` and the backbone that they belong to: those that have not seen the dataset under test."""
+
+    @pytest.fixture
+    def published(self, golden_arguments, monkeypatch):
+        golden = golden_arguments("tiny_vit")
+        names = []
+
+        def find(name):
+            names.append(name)
+            file = read_adapters(golden["adapters"])
+            return replace(file, metadata=replace(file.metadata, trained_on=name))
+
+        metadata = AdapterMetadata(golden["backbone"], golden["pretrained"], quick_gelu=False, layers=(1, 2, 3, 4))
+        monkeypatch.setattr(published_adapters, "PUBLISHED_FILES", {"visa": SimpleNamespace(metadata=metadata)})
+        monkeypatch.setattr(lightning_model, "find_adapters", find)
+        return names, {**golden, "adapters": "auto", "visualizer": False}
+
+    def test_nothing_is_fetched_before_the_data_are_known(self, published, root, engine):
+        names, arguments = published
+        model = AprilGAN(**arguments)
+        assert not names
+        engine().test(model, datamodule=folder(root))
+        engine().predict(model, data_path=root / "bad")
+        assert names == ["visa"]
+        assert model.model.trained_on == "visa"
+
+    def test_a_checkpoint_brings_its_own(self, published, root, engine):
+        names, arguments = published
+        run, plain_run = engine(), engine()
+        run.train(AprilGAN(**arguments), datamodule=folder(root))
+        plain_run.train(AprilGAN(**{**arguments, "adapters": None}), datamodule=folder(root))
+        names.clear()
+        for path in (run.best_model_path, plain_run.best_model_path):
+            engine().predict(AprilGAN(**arguments), data_path=root / "bad", ckpt_path=path)
+        assert not names
+
+    def test_results_of_adapters_that_saw_the_data_are_marked(self, published, root, engine, monkeypatch, caplog):
+        _, arguments = published
+        monkeypatch.setattr(AprilGAN, "_dataset", lambda self: "MVTecAD")
+        model = AprilGAN(**arguments)
+        assert "adapters_trained_on_test_data" not in engine().test(model, datamodule=folder(root))[0]
+        model.model.trained_on, model.chooses_adapters = "mvtec", False
+        assert engine().test(model, datamodule=folder(root))[0]["adapters_trained_on_test_data"] == 1
+        assert "The adapters were trained on mvtec, which is under test" in caplog.text
+
+    def test_another_activation_is_refused(self, published):
+        with pytest.raises(ValueError, match="quick_gelu=True, but the authors' adapters belong to False"):
+            AprilGAN(**published[1], quick_gelu=True)
+
+
 class TestCheckpoints:
     """A checkpoint holds all but the frozen CLIP, and fits no other."""
 
@@ -328,6 +384,14 @@ class TestCheckpoints:
         _, path = trained()
         with pytest.raises(ValueError, match=f"{next(iter(changes))}=.*, but the checkpoint was made with"):
             engine().predict(AprilGAN(**{**arguments, **changes}), data_path=root, ckpt_path=path)
+
+    def test_one_model_may_load_several(self, trained, root, arguments, engine):
+        (_, few_shot), (_, zero_shot) = trained(k_shot=2, class_name="nut"), trained(class_name="bolt")
+        model = AprilGAN(**arguments)
+        for path, name, k_shot in ((few_shot, "nut", 2), (zero_shot, "bolt", 0)):
+            engine().predict(model, data_path=root / "bad", ckpt_path=path)
+            assert (model.model.class_name, model.k_shot) == (name, k_shot)
+            assert model.model.is_few_shot == bool(k_shot)
 
     def test_activation_that_adapters_settled_is_taken_from_it(self, trained, golden_arguments, tmp_path, root, engine):
         golden = golden_arguments("tiny_vit")

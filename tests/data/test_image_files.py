@@ -19,10 +19,11 @@ from PIL import Image
 from anomalib_aprilgan.data.image_files import (
     ImageFileGuard,
     UnreadableImageError,
-    faithful_images,
     find_unreadable,
     needs_own_reader,
     read_image,
+    unclipped_images,
+    were_scaled,
 )
 from anomalib_aprilgan.data.pillow_resize import resize_image
 
@@ -154,36 +155,44 @@ class TestBatches:
     def test_batch_that_is_as_in_its_files_is_the_same_tensor(self, tmp_path):
         images = torch.rand(2, 3, 1, 2)
         paths = [str(save(tmp_path / "a.png", RED_AND_BLUE)), str(tmp_path / "gone.png")]
-        for size in ((1, 2), (5, 5)):
-            assert faithful_images(images, paths, size) is images
-            assert faithful_images(images, None, size) is images
-            assert faithful_images(images, [], size) is images
+        assert unclipped_images(images, paths) is images
+        assert unclipped_images(images, []) is images
 
     def test_deep_files_are_replaced_and_others_kept(self, tmp_path):
         shallow, deep = save(tmp_path / "a.png", RED_AND_BLUE), save(tmp_path / "b.png", DEEP)
         images = torch.ones(3, 3, 2, 2)
-        replaced = faithful_images(images, [str(shallow), str(deep), str(shallow)], (2, 2))
+        replaced = unclipped_images(images, [str(shallow), str(deep), str(shallow)])
         torch.testing.assert_close(replaced[1], read_image(deep), rtol=0, atol=0.5 / 255)
         assert torch.equal(replaced[[0, 2]], images[[0, 2]])
         assert torch.equal(images, torch.ones(3, 3, 2, 2))
 
-    def test_deep_files_are_brought_to_the_size_of_the_model(self, tmp_path):
+    def test_deep_files_are_brought_to_the_size_of_the_batch(self, tmp_path):
         path = save(tmp_path / "a.png", np.full((4, 6), 16384, dtype=np.uint16))
-        (replaced,) = faithful_images(torch.ones(1, 3, 4, 6), [str(path)], (5, 5))
+        (replaced,) = unclipped_images(torch.ones(1, 3, 5, 5), [str(path)])
         torch.testing.assert_close(replaced, torch.full((3, 5, 5), 64 / 255))
 
-    def test_images_that_were_scaled_to_fit_into_a_batch_are_read_anew(self, tmp_path):
-        small = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8))
-        large = save(tmp_path / "b.png", np.random.default_rng(1).integers(0, 256, (9, 7, 3)).astype(np.uint8))
-        batch = faithful_images(torch.ones(2, 3, 9, 7), [str(small), str(large)], (5, 5))
-        for image, path in zip(batch, (small, large), strict=True):
-            assert torch.equal(image, resize_image(read_image(path), (5, 5)))
+    def test_files_of_several_sizes_were_scaled_unless_they_have_the_models(self, tmp_path):
+        paths = [str(save(tmp_path / f"{size}.png", np.zeros((size, size), dtype=np.uint8))) for size in (4, 6)]
+        batch = torch.ones(2, 3, 6, 6)
+        assert were_scaled(batch, paths, (5, 5))
+        assert not were_scaled(batch, paths, (6, 6))
+        assert not were_scaled(batch, [paths[1]] * 2, (5, 5))
+        assert not were_scaled(batch, [], (5, 5))
+
+    @pytest.mark.parametrize("squashes", [True, False])
+    def test_scaled_images_are_read_anew_if_the_pre_processor_squashes(self, tmp_path, squashes):
+        paths = [str(save(tmp_path / f"{size}.png", np.full((size, size), size, dtype=np.uint8))) for size in (4, 6)]
+        batch = ImageBatch(image=torch.ones(2, 3, 6, 6), image_path=paths)
+        module = SimpleNamespace(device="cpu")
+        ImageFileGuard(5, squashes=squashes).on_predict_batch_start(None, module, batch, 0)
+        expected = torch.stack([resize_image(read_image(path), (5, 5)) for path in paths])
+        assert torch.equal(batch.image.as_subclass(torch.Tensor), expected if squashes else torch.ones(2, 3, 6, 6))
 
     @pytest.mark.parametrize("stage", ["validation", "test", "predict"])
     def test_guard_replaces_them_before_every_step(self, tmp_path, stage):
         path = save(tmp_path / "a.png", DEEP)
         batch = ImageBatch(image=torch.ones(1, 3, 2, 2), image_path=[str(path)])
-        getattr(ImageFileGuard(2), f"on_{stage}_batch_start")(None, None, batch, 0)
+        getattr(ImageFileGuard(2, squashes=True), f"on_{stage}_batch_start")(None, None, batch, 0)
         expected = resize_image(read_image(path)[None], (2, 2))
         assert torch.equal(batch.image.as_subclass(torch.Tensor), expected)
 
@@ -205,7 +214,7 @@ class TestFailedRuns:
         trainer = self.trainer(**{stage: self.dataset(tmp_path / "whole.png", broken["truncated"], broken["empty"])})
         expected = r"cannot be read; replace or remove them: \S*truncated.png, \S*empty.png\.$"
         with pytest.raises(UnreadableImageError, match=expected) as raised:
-            ImageFileGuard(2).on_exception(trainer, None, error)
+            ImageFileGuard(2, squashes=True).on_exception(trainer, None, error)
         assert raised.value.__cause__ is error
 
     def test_folder_that_is_predicted_is_looked_through(self, tmp_path):
@@ -213,17 +222,17 @@ class TestFailedRuns:
         trainer = self.trainer(predict=dataset)
         trainer.predict_dataloaders = [trainer.predict_dataloaders]
         with pytest.raises(UnreadableImageError, match=r"remove them: \S*empty.png\.$"):
-            ImageFileGuard(2).on_exception(trainer, None, OSError())
+            ImageFileGuard(2, squashes=True).on_exception(trainer, None, OSError())
 
     @pytest.mark.parametrize("error", [ValueError("other"), KeyboardInterrupt(), UnreadableImageError("known")])
     def test_other_errors_pass(self, tmp_path, error):
         trainer = self.trainer(test=self.dataset(write_broken(tmp_path)["empty"]))
-        ImageFileGuard(2).on_exception(trainer, None, error)
+        ImageFileGuard(2, squashes=True).on_exception(trainer, None, error)
 
     def test_error_passes_where_all_files_can_be_read(self, tmp_path):
         write_broken(tmp_path)
         trainer = self.trainer(test=self.dataset(tmp_path / "whole.png"), predict=object())
-        ImageFileGuard(2).on_exception(trainer, None, OSError("disk full"))
+        ImageFileGuard(2, squashes=True).on_exception(trainer, None, OSError("disk full"))
 
     def test_ten_files_are_named_at_most(self, tmp_path):
         paths = [tmp_path / f"{number}.png" for number in range(12)]
