@@ -25,7 +25,7 @@ from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
 
 from .adapters import AdapterMetadata, StageAdapters
-from .checkpoint import check_fingerprint, fingerprint, only_clip, without_clip
+from .checkpoint import check_fingerprint, fingerprint, only_clip, own_entry, without_clip
 from .evaluation import default_metrics, raw_scores_first
 from .plain_data import plain_layers, plain_prompts
 from .post_processor import ProbabilityPostProcessor
@@ -219,10 +219,7 @@ class AprilGANAdapters(AnomalibModule):
         Raises:
             ValueError: If it is of another model, or of another CLIP; differences are named.
         """
-        saved = checkpoint.get(CHECKPOINT_KEY)
-        if saved is None:
-            msg = "The checkpoint is not one of AprilGANAdapters. Load it with the model that it was made with."
-            raise ValueError(msg)
+        saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
         check_fingerprint(saved["fingerprint"], fingerprint(self.model))
         super().on_load_checkpoint(checkpoint)
         if self._is_about_to_forget():
@@ -241,8 +238,7 @@ class AprilGANAdapters(AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Components; metrics come before scores are rescaled."""
-        components = super().configure_callbacks()
-        return raw_scores_first([components] if isinstance(components, Callback) else components)
+        return raw_scores_first(super().configure_callbacks())
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

@@ -14,6 +14,19 @@ CLIP_PREFIX = "model.clip."
 ADAPTERS_PREFIX = "model.adapters."
 
 
+def own_entry(checkpoint: dict[str, Any], key: str, model_name: str) -> dict[str, Any]:
+    """What a model noted in its checkpoint.
+
+    Raises:
+        ValueError: If the checkpoint is of another model.
+    """
+    if key not in checkpoint:
+        msg = f"The checkpoint is not one of {model_name}. Load it with the model that it was made with."
+        raise ValueError(msg)
+    entry: dict[str, Any] = checkpoint[key]
+    return entry
+
+
 def fingerprint(model: AprilGANModel) -> dict[str, Any]:
     """What a checkpoint depends on: CLIP (architecture, weights, activation), size and stages, as plain data."""
     return {

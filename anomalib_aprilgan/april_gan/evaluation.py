@@ -29,17 +29,18 @@ class F1Max(AnomalibF1Max):
         self._update_count = 0
 
 
-def raw_scores_first(callbacks: Sequence[Callback]) -> list[Callback]:
+def raw_scores_first(callbacks: Sequence[Callback] | Callback) -> list[Callback]:
     """Let an evaluator come before the post-processor if none of its metrics needs a verdict.
 
     Rescaled scores have rounding errors and, with other post-processors, ties, which change metrics of scores.
 
     Args:
-        callbacks (Sequence[Callback]): A model's components, as anomalib orders them.
+        callbacks (Sequence[Callback] | Callback): A model's components, as anomalib orders them.
 
     Returns:
         list[Callback]: The same, perhaps in another order.
     """
+    callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
     early = [callback for callback in callbacks if isinstance(callback, Evaluator) and not _needs_verdicts(callback)]
     return sorted(callbacks, key=lambda callback: not isinstance(callback, PreProcessor) and callback not in early)
 

@@ -34,6 +34,7 @@ from .checkpoint import (
     fingerprint,
     make_room_for_adapters,
     only_clip,
+    own_entry,
     without_clip,
 )
 from .evaluation import default_metrics, raw_scores_first
@@ -257,10 +258,8 @@ class AprilGAN(AnomalibModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Components, and before them the guard against unreadable and 16-bit files."""
-        components = super().configure_callbacks()
-        components = [components] if isinstance(components, Callback) else components
-        squashes = isinstance(self.pre_processor, CLIPPreProcessor)
-        return [ImageFileGuard(self.model.image_size, squashes=squashes), *raw_scores_first(components)]
+        guard = ImageFileGuard(self.model.image_size, squashes=isinstance(self.pre_processor, CLIPPreProcessor))
+        return [guard, *raw_scores_first(super().configure_callbacks())]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
@@ -285,10 +284,7 @@ class AprilGAN(AnomalibModule):
         Raises:
             ValueError: If it is of another model, or of another CLIP; differences are named.
         """
-        saved = checkpoint.get(CHECKPOINT_KEY)
-        if saved is None:
-            msg = "The checkpoint is not one of AprilGAN. Load it with the model that it was made with."
-            raise ValueError(msg)
+        saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
         activation = saved["fingerprint"]["quick_gelu"]
         free = {"quick_gelu": activation} if self.quick_gelu is None else {}
         check_fingerprint(saved["fingerprint"], {**fingerprint(self.model), **free})

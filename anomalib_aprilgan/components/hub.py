@@ -43,7 +43,7 @@ def find_in_hub_cache(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES)
 def fetch_from_hub(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES) -> Path:
     """Path of a checkpoint in the hub's cache; it is downloaded if need be.
 
-    The hub's client resumes broken downloads and moves complete files into place.
+    The hub's client resumes broken connections within a call, and moves complete files into place.
 
     Args:
         repo_id (str): Repository, ``org/name``.

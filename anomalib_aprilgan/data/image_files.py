@@ -190,7 +190,9 @@ def were_scaled(images: torch.Tensor, paths: Sequence[str], size: tuple[int, int
         paths (Sequence[str]): Their files, or nothing.
         size (tuple[int, int]): The model's input; datamodules bring their images to it one by one, before they collate.
     """
-    return images.shape[-2:] != size and len(paths) == len(images) and len({_size_of(path) for path in paths}) > 1
+    if len(images) == 1 or images.shape[-2:] == size:
+        return False  # the usual cases: no header need be read
+    return len(paths) == len(images) and len({_size_of(path) for path in paths}) > 1
 
 
 def _size_of(path: str) -> tuple[int, int] | None:
