@@ -131,17 +131,18 @@ class CLIPSource:
             "quick_gelu": self.quick_gelu,
         }
 
-    def build_visual(self, image_size: int) -> nn.Module:
+    def build_visual(self, image_size: int, interpolation: str = "bicubic") -> nn.Module:
         """Build open_clip's image tower at a size and load its weights.
 
         Args:
             image_size (int): Side in pixels.
+            interpolation (str): Of the positional embedding, see :func:`resize_positions`.
 
         Returns:
             nn.Module: ``VisionTransformer`` or ``ModifiedResNet`` in float32, on the CPU.
         """
         visual: nn.Module = self._skeleton(image_size).visual
-        state = resize_positions(self._tensors(lambda name: name.startswith("visual.")), visual)
+        state = resize_positions(self._tensors(lambda name: name.startswith("visual.")), visual, interpolation)
         self._load(visual, {name.removeprefix("visual."): tensor for name, tensor in state.items()})
         return visual
 
@@ -272,31 +273,34 @@ def quick_gelu_repositories() -> set[str]:
     return {*registered, *(HUB_REPOSITORIES.get(":".join(key), "") for key in keys)} - {""}
 
 
-def resize_positions(state: dict[str, torch.Tensor], visual: nn.Module) -> dict[str, torch.Tensor]:
-    """Fit the image tower's positional embedding to the grid that it was built for.
+def resize_positions(
+    state: dict[str, torch.Tensor], visual: nn.Module, interpolation: str = "bicubic"
+) -> dict[str, torch.Tensor]:
+    """Fit the image tower's positional embedding to the grid that it was built for; the class token's is kept.
 
-    Bicubic with antialiasing, class token kept. Source: ``resize_pos_embed`` in open_clip's ``model.py``, which
-    leaves ResNets out.
+    Source: ``resize_pos_embed`` in open_clip's ``model.py``, which leaves ResNets out.
 
     Args:
         state (dict[str, torch.Tensor]): Weights by name; not changed.
         visual (nn.Module): Image tower at the size to run at.
+        interpolation (str): ``bicubic``, with antialiasing as in open_clip, or ``bilinear``, without.
 
     Returns:
         dict[str, torch.Tensor]: The same, the embedding replaced where its length differs.
     """
     shapes = {f"visual.{name}": tensor.shape for name, tensor in visual.state_dict().items()}
     resized = {
-        name: _resize_grid(state[name], side=math.isqrt(shapes[name][0] - 1))
+        name: _resize_grid(state[name], math.isqrt(shapes[name][0] - 1), interpolation)
         for name in IMAGE_POSITIONS
         if name in state and name in shapes and state[name].shape[0] != shapes[name][0]
     }
     return {**state, **resized}
 
 
-def _resize_grid(embedding: torch.Tensor, side: int) -> torch.Tensor:
+def _resize_grid(embedding: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:
     width = embedding.shape[1]
     old_side = math.isqrt(embedding.shape[0] - 1)
     grid = embedding[1:].reshape(1, old_side, old_side, width).permute(0, 3, 1, 2)  # (1, W, g, g)
-    grid = functional.interpolate(grid, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    antialias = interpolation == "bicubic"
+    grid = functional.interpolate(grid, size=(side, side), mode=interpolation, antialias=antialias, align_corners=False)
     return torch.cat([embedding[:1], grid[0].flatten(1).T])  # (1 + g'*g', W)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .clip_source import CLIPSource
+from .value_attention import check_value_blocks, value_streams
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RESNET_STRIDE = 32
@@ -20,8 +21,8 @@ class CLIPFeatures(NamedTuple):
 
     Attributes:
         pooled (torch.Tensor): CLIP's own image feature, not normalised, (N, E).
-        stages (list[torch.Tensor]): One tensor a stage. ViT: residual stream after the block, class token first, no
-            norm, (N, 1 + g*g, W). ResNet: stage output, (N, C, h, w).
+        stages (list[torch.Tensor]): One tensor a stage. ViT: residual stream after the block, or the second stream
+            where there is one, class token first, no norm, (N, 1 + g*g, W). ResNet: stage output, (N, C, h, w).
     """
 
     pooled: torch.Tensor
@@ -38,9 +39,12 @@ class CLIPTower(nn.Module):
         image_size (int): Side in pixels of the images to come.
         layers (Sequence[int]): Stages to hand out, 1-based and ascending: blocks of a ViT, the 4 stages of a ResNet.
         precision (str): ``fp32``, ``bf16`` or ``fp16``; of the tower's weights and arithmetic.
+        value_blocks (int): How many of a ViT's last blocks have a second stream, see :func:`value_streams`.
+        norm_pooled (bool): Whether CLIP's final norm comes before the projection of a ViT's class token.
+        interpolation (str): Of the positional embedding at other sizes, see :func:`resize_positions`.
 
     Raises:
-        ValueError: If image size, layers or precision do not fit the architecture.
+        ValueError: If image size, layers, precision or value blocks do not fit the architecture.
 
     Example:
         >>> source = CLIPSource.resolve("ViT-S-32-alt", None)
@@ -55,6 +59,10 @@ class CLIPTower(nn.Module):
         image_size: int,
         layers: Sequence[int],
         precision: str = "fp32",
+        *,
+        value_blocks: int = 0,
+        norm_pooled: bool = True,
+        interpolation: str = "bicubic",
     ) -> None:
         super().__init__()
         check_precision(precision)
@@ -67,6 +75,9 @@ class CLIPTower(nn.Module):
         self.embed_dim: int = source.config["embed_dim"]
         self.widths = [self._width(vision["width"], layer) for layer in self.layers]
         self.dtype = DTYPES[precision]
+        self.value_blocks = value_blocks
+        self.norm_pooled = norm_pooled
+        self.interpolation = interpolation
         self.load(source)
 
     def _width(self, base: int, layer: int) -> int:
@@ -75,8 +86,10 @@ class CLIPTower(nn.Module):
 
     def load(self, source: CLIPSource) -> None:
         """Build the tower of a source, in place of any earlier one, on the CPU."""
-        self.visual = source.build_visual(self.image_size).to(self.dtype)
-        self.visual.requires_grad_(requires_grad=False)
+        visual: Any = source.build_visual(self.image_size, self.interpolation).to(self.dtype)
+        if self.value_blocks:
+            check_value_blocks(visual.transformer.resblocks if self.is_vit else nn.ModuleList(), self.value_blocks)
+        self.visual: nn.Module = visual.requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> "CLIPTower":
         """Stay in eval mode: the tower is frozen, and BatchNorm must not see single images."""
@@ -112,10 +125,23 @@ class CLIPTower(nn.Module):
         tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding  # (N, 1 + g*g, W)
         tokens = visual.ln_pre(tokens)
         stages = []
-        for layer, stream in enumerate(residual_stream(visual.transformer.resblocks, tokens), start=1):
+        for layer, (stream, stage) in enumerate(self._streams(tokens), start=1):
+            class_token = stream[:, 0]  # (N, W)
             if layer in self.layers:
-                stages.append(stream)
-        return visual.ln_post(stream[:, 0]) @ visual.proj, stages
+                stages.append(stage)
+        pooled = visual.ln_post(class_token) if self.norm_pooled else class_token  # (N, W)
+        return pooled @ visual.proj, stages
+
+    def _streams(self, tokens: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """After each block the residual stream, and the stream that a stage is taken from."""
+        visual: Any = self.visual
+        blocks = visual.transformer.resblocks
+        first = len(blocks) - self.value_blocks
+        stream = tokens
+        if first:
+            for stream in residual_stream(blocks[:first], tokens):
+                yield stream, stream
+        yield from value_streams(blocks[first:], stream)
 
     def _resnet(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         visual: Any = self.visual

@@ -1,0 +1,67 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""A second stream through the last blocks of a ViT, in which tokens attend to tokens of like value.
+
+Source: "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection" (arXiv 2310.18961), section 3.3
+(DPAM, the V-V attention); ``AnomalyCLIP_lib`` of github.com/zqhang/AnomalyCLIP.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def value_streams(blocks: nn.ModuleList, tokens: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Run transformer blocks of open_clip one by one, with a second stream beside the usual one.
+
+    Both begin as the first block's input. To the second each block adds the value-value attention of the *usual*
+    stream, and no MLP; it never flows back.
+
+    Args:
+        blocks (nn.ModuleList): The last of ``transformer.resblocks`` of an image tower.
+        tokens (torch.Tensor): Input of the first of them, (N, T, W).
+
+    Yields:
+        tuple[torch.Tensor, torch.Tensor]: After each block the usual stream and the second one, each (N, T, W).
+    """
+    stream = values = tokens
+    for block in blocks:
+        attended, values_attended = _attend_twice(block, stream)
+        values = values + values_attended
+        stream = stream + attended
+        stream = stream + block.ls_2(block.mlp(block.ln_2(stream)))  # type: ignore[operator]
+        yield stream, values
+
+
+def _attend_twice(block: Any, stream: torch.Tensor) -> tuple[torch.Tensor, ...]:  # ruff: ignore[any-type] - open_clip is untyped
+    """What the block's usual attention adds, and its value-value attention: projections are shared, (N, T, W) each."""
+    attention: nn.MultiheadAttention = block.attn
+    projected = functional.linear(block.ln_1(stream), attention.in_proj_weight, attention.in_proj_bias)  # (N, T, 3*W)
+    by_head = projected.unflatten(2, (3, attention.num_heads, attention.head_dim))  # (N, T, 3, H, W/H)
+    query, key, value = by_head.permute(2, 0, 3, 1, 4).unbind()  # (N, H, T, W/H) each
+    usual = functional.scaled_dot_product_attention(query, key, value)
+    among_values = functional.scaled_dot_product_attention(value, value, value)
+    joined = torch.cat([usual, among_values]).transpose(1, 2).flatten(2)  # (2*N, T, W)
+    return tuple(block.ls_1(attention.out_proj(joined)).chunk(2))
+
+
+def check_value_blocks(blocks: nn.ModuleList, number: int) -> int:
+    """Return the number of blocks with a second stream if there are as many and they can have one.
+
+    Raises:
+        ValueError: If the number is out of range, or the blocks attend in another way than CLIP's own.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= len(blocks):
+        msg = f"{number!r} blocks with value-value attention: this backbone has {len(blocks)}; give 0 to {len(blocks)}."
+        raise ValueError(msg)
+    if others := [block for block in blocks if type(getattr(block, "attn", None)) is not nn.MultiheadAttention]:
+        msg = (
+            f"Value-value attention needs blocks with torch's MultiheadAttention, this backbone has "
+            f"{type(others[0]).__name__}. Choose a plain ViT such as ViT-L-14-336 or ViT-B-16."
+        )
+        raise ValueError(msg)
+    return number
