@@ -3,6 +3,9 @@
 
 """Weights from the Hugging Face hub, into the hub's own cache, and a quick answer where there is no network."""
 
+import hashlib
+import logging
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -10,8 +13,12 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]  # exported lazily
+
+logger = logging.getLogger(__name__)
 
 # Names that open_clip gives to a checkpoint in a hub repository, safe formats first.
 CHECKPOINT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -43,7 +50,8 @@ def find_in_hub_cache(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES)
 def fetch_from_hub(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES) -> Path:
     """Path of a checkpoint in the hub's cache; it is downloaded if need be.
 
-    The hub's client resumes broken connections within a call, and moves complete files into place.
+    What a broken download has received stays in the cache, and the next call goes on there, in any process. Only what
+    has the right SHA-256 comes into place.
 
     Args:
         repo_id (str): Repository, ``org/name``.
@@ -78,11 +86,66 @@ def fetch_from_hub(repo_id: str, filenames: Sequence[str] = CHECKPOINT_NAMES) ->
 def _download(repo_id: str, filename: str) -> Path | None:
     """Download a file, or None where the repository has no such file."""
     try:
-        return Path(hf_hub_download(repo_id, filename, etag_timeout=PROBE_SECONDS))
+        _receive_blob(repo_id, filename)
+        return Path(hf_hub_download(repo_id, filename, etag_timeout=PROBE_SECONDS))  # finds the blob and links to it
     except LocalEntryNotFoundError:  # the connection broke; it is an EntryNotFoundError, too
         raise
     except EntryNotFoundError:
         return None
+
+
+def _receive_blob(repo_id: str, filename: str) -> None:
+    """Put a large file among the blobs of the hub's cache, as its client does, but keep what a broken download has.
+
+    The client gives each download a file of its own, and deletes it when the connection breaks
+    (``_download_to_tmp_and_move`` in its ``file_download.py``).
+    """
+    url = hf_hub_url(repo_id, filename)
+    metadata = get_hf_file_metadata(url, timeout=PROBE_SECONDS)
+    digest, size = metadata.etag or "", metadata.size
+    if size is None or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        return  # a small file, or a mirror of another kind: the client knows how to fetch it
+    cache = Path(constants.HF_HUB_CACHE)
+    repository = repo_folder_name(repo_id=repo_id, repo_type="model")
+    blob = cache / repository / "blobs" / digest
+    lock = cache / ".locks" / repository / f"{digest}.lock"  # the client's own
+    for folder in (blob.parent, lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        if not blob.exists():
+            partial = blob.with_name(f"{digest}.incomplete")  # a name that the hub's tools know and can clean up
+            _complete(partial, url, digest, size)
+            partial.replace(blob)
+
+
+def _complete(partial: Path, url: str, digest: str, size: int) -> None:
+    """Make ``partial`` the whole file with the right hash, or delete it.
+
+    Raises:
+        OSError: If the server has another file.
+    """
+    is_resumed = partial.exists()
+    with partial.open("ab") as file:
+        if (start := file.tell()) < size:
+            headers = build_hf_headers() | {"Accept-Encoding": "identity"}  # compressed files come from the start only
+            http_get(url, file, resume_size=start, headers=headers, expected_size=size)
+    if (found := sha256_of(partial)) == digest:
+        return
+    partial.unlink()
+    if not is_resumed:
+        msg = f"{url} holds another file: expected SHA-256 {digest}, found {found}"
+        raise OSError(msg)
+    logger.warning("What %s held before is damaged or of another file: downloading from the start.", partial)
+    _complete(partial, url, digest, size)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _is_reachable(endpoint: str) -> bool:

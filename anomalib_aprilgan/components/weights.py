@@ -16,7 +16,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from safetensors import safe_open
 
 from .cache import cache_dir, write_cache_entry
-from .hub import CHECKPOINT_NAMES, WeightsNotFoundError, fetch_from_hub, find_in_hub_cache
+from .hub import CHECKPOINT_NAMES, WeightsNotFoundError, fetch_from_hub, find_in_hub_cache, sha256_of
 from .pretrained_tags import HUB_REPOSITORIES
 
 logger = logging.getLogger(__name__)
@@ -175,9 +175,6 @@ def file_digest(path: Path) -> str:
         known = ""
     if len(known) == 64:
         return known
-    digest = hashlib.sha256()
-    with resolved.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    write_cache_entry(memo, digest.hexdigest().encode("ascii"))
-    return digest.hexdigest()
+    digest = sha256_of(resolved)
+    write_cache_entry(memo, digest.encode("ascii"))
+    return digest

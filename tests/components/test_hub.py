@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download, scan_cache_dir, try_to_load_from_cache
 
 from anomalib_aprilgan.components import hub
 from anomalib_aprilgan.components.hub import WeightsNotFoundError, fetch_from_hub, find_in_hub_cache
@@ -26,6 +27,7 @@ REPOSITORY = "org/clip"
 BEST, SECOND, THIRD = hub.CHECKPOINT_NAMES
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = bytes(range(256)) * 64
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
 SNAPSHOT = Path("models--org--clip", "snapshots", COMMIT)
 
 
@@ -37,8 +39,12 @@ class StandIn(ThreadingHTTPServer):
         status: What every request for a file is answered with, unless all is well.
         cuts: Bytes after which the coming downloads break off, one entry a download.
         resets: Whether they break off with an error of the connection instead of a mere end.
+        stalls: Whether they break off with neither, but stay open.
         awaited: Number of clients that must have asked about the file before it is handed out.
+        etag: Name of the content, if not its SHA-256.
+        storage: Address of another server that hands the files out.
         requests: Method, name and range of every request for a file.
+        tokens: What every request for a file was authorized with.
     """
 
     daemon_threads = True
@@ -49,9 +55,14 @@ class StandIn(ThreadingHTTPServer):
         self.status = 200
         self.cuts: list[int] = []
         self.resets = False
+        self.stalls = False
         self.awaited = 0
+        self.etag = ""
+        self.storage = ""
         self.requests: list[tuple[str, str, str | None]] = []
+        self.tokens: list[str | None] = []
         self.changed = threading.Condition()
+        self.is_over = threading.Event()
 
     @property
     def url(self) -> str:
@@ -64,6 +75,11 @@ class StandIn(ThreadingHTTPServer):
 
     def count(self, method: str) -> int:
         return sum(request[0] == method for request in self.requests)
+
+    @property
+    def ranges(self) -> list[str | None]:
+        """What every request for the content of a file asked for; None for all of it."""
+        return [request[2] for request in self.requests if request[0] == "GET"]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -81,10 +97,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
-        if self.path == "/":
-            self._send_head(200)
+        if "/resolve/main/" not in self.path:  # a probe, or the client's questions about other things
+            self._send_head(200 if self.path == "/" else 404)
             return
         repository, name = self.path.strip("/").split("/resolve/main/")
+        self.server.tokens.append(self.headers["Authorization"])
         self.server.note((self.command, name, self.headers["Range"]))
         content = self.server.files.get(name)
         if self.server.status != 200:
@@ -98,9 +115,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, content: bytes) -> None:
         start = int((self.headers["Range"] or "bytes=0-")[len("bytes=") : -1])
-        etag = hashlib.sha256(content).hexdigest()
+        etag = self.server.etag or hashlib.sha256(content).hexdigest()
         head = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"', "Accept-Ranges": "bytes"}
         head |= {"X-Linked-Size": str(len(content)), "Content-Length": str(len(content) - start)}
+        if self.server.storage:
+            self._send_head(302, head | {"Location": self.server.storage + self.path, "Content-Length": "0"})
+            return
         if start:
             head["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if self.command == "GET":
@@ -111,7 +131,9 @@ class Handler(BaseHTTPRequestHandler):
             end = start + self.server.cuts.pop(0) if self.server.cuts else len(content)
             self.wfile.write(content[start:end])
             self.close_connection = end < len(content)
-            if end < len(content) and self.server.resets:
+            if end < len(content) and self.server.stalls:
+                self.server.is_over.wait(30)
+            elif end < len(content) and self.server.resets:
                 # A socket that may not linger is closed with an error instead of an end.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
@@ -146,27 +168,60 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     )
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """A healthy hub with the best of the names; the client goes there."""
+@contextmanager
+def serving() -> Generator[StandIn, None, None]:
     with StandIn() as stand_in:
         thread = threading.Thread(target=stand_in.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
+        try:
+            yield stand_in
+        finally:
+            stand_in.is_over.set()
+            stand_in.shutdown()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A healthy hub with the best of the names; the client goes there."""
+    with serving() as stand_in:
         use_endpoint(monkeypatch, stand_in.url)
         yield stand_in
-        stand_in.shutdown()
+
+
+@pytest.fixture
+def partial(hub_cache: Path) -> Path:
+    """Where a broken download of the file keeps what it has received."""
+    return hub_cache / "models--org--clip" / "blobs" / f"{DIGEST}.incomplete"
+
+
+def keep(partial: Path, content: bytes) -> None:
+    """As if an earlier download had broken off."""
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(content)
 
 
 def files_in(folder: Path) -> set[str]:
     """Names of everything that could be taken for weights."""
-    return {path.name for part in ("snapshots", "blobs") for path in folder.glob(f"*/{part}/**/*") if path.is_file()}
+    found = [path for part in ("snapshots", "blobs") for path in folder.glob(f"*/{part}/**/*")]
+    return {path.name for path in found if path.is_file() and path.suffix != ".incomplete"}
 
 
 def test_weights_land_in_the_hubs_cache(server, hub_cache):
     path = fetch_from_hub(REPOSITORY)
     assert path == hub_cache / SNAPSHOT / BEST
     assert path.read_bytes() == CONTENT
-    assert server.requests == [("HEAD", BEST, None), ("GET", BEST, None)]
+    assert server.ranges == [None]
+
+
+def test_the_hubs_own_client_finds_them_without_network(server, hub_cache, monkeypatch):
+    path = fetch_from_hub(REPOSITORY)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    server.requests.clear()
+    assert hf_hub_download(REPOSITORY, BEST) == try_to_load_from_cache(REPOSITORY, BEST) == str(path)
+    assert not server.requests
+    (repository,) = scan_cache_dir(hub_cache).repos
+    (revision,) = repository.revisions
+    assert (revision.commit_hash, revision.refs, revision.size_on_disk) == (COMMIT, {"main"}, len(CONTENT))
 
 
 def test_weights_that_are_there_need_no_network(server):
@@ -197,7 +252,8 @@ def test_the_hubs_name_of_a_file_is_its_digest(server, cache_folder):
 def test_the_next_name_is_taken_where_the_best_is_missing(server, hub_cache):
     server.files = {THIRD: b"third", SECOND: b"second"}
     assert fetch_from_hub(REPOSITORY) == hub_cache / SNAPSHOT / SECOND
-    assert [request[:2] for request in server.requests] == [("HEAD", BEST), ("HEAD", SECOND), ("GET", SECOND)]
+    assert [request[:2] for request in server.requests[:3]] == [("HEAD", BEST), ("HEAD", SECOND), ("GET", SECOND)]
+    assert server.count("GET") == 1
     server.requests.clear()
     assert fetch_from_hub(REPOSITORY).read_bytes() == b"second"
     assert not server.requests
@@ -235,11 +291,11 @@ def test_a_broken_download_goes_on_where_it_stopped(server, no_waiting, monkeypa
     server.cuts = [5000]
     assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
     # Of the 5000 bytes, the client has kept the full chunks.
-    assert server.requests[1:] == [("GET", BEST, None), ("GET", BEST, "bytes=4096-")]
+    assert server.ranges == [None, "bytes=4096-"]
 
 
 @pytest.mark.parametrize("resets", [False, True], ids=["end", "reset"])
-def test_a_download_that_never_ends_well_leaves_nothing(server, no_waiting, hub_cache, resets):
+def test_a_download_that_never_ends_well_leaves_no_weights(server, no_waiting, hub_cache, resets):
     server.cuts, server.resets = [1000] + [0] * 20, resets
     with pytest.raises(WeightsNotFoundError, match=rf"'{BEST}' of 'org/clip' are not on this machine"):
         fetch_from_hub(REPOSITORY)
@@ -247,6 +303,76 @@ def test_a_download_that_never_ends_well_leaves_nothing(server, no_waiting, hub_
     assert not files_in(hub_cache)
     server.cuts = []
     assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
+
+
+def test_a_killed_process_is_followed_by_one_that_goes_on(server, hub_cache, partial):
+    server.cuts, server.stalls = [len(CONTENT) // 2], True
+    first = start_fetching(server, hub_cache)
+    wait_until(lambda: partial.exists() and partial.stat().st_size >= 4096)
+    first.kill()
+    first.communicate(timeout=30)
+    kept = partial.stat().st_size
+    assert partial.read_bytes() == CONTENT[:kept]
+    second = start_fetching(server, hub_cache)
+    answer = second.communicate(timeout=30)
+    assert answer[0].strip() == str(hub_cache / SNAPSHOT / BEST), answer
+    assert (hub_cache / SNAPSHOT / BEST).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={kept}-"]
+    assert not partial.exists()
+
+
+def test_a_complete_part_needs_no_more_than_a_name(server, partial):
+    keep(partial, CONTENT)
+    assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
+    assert not server.ranges
+
+
+@pytest.mark.parametrize(
+    ("content", "asked"),
+    [
+        (b"x" * 1000, ["bytes=1000-", None]),
+        (CONTENT[:-1] + b"x", [None]),
+        (CONTENT + b"x", [None]),
+        (b"", [None]),
+    ],
+    ids=["other", "damaged", "longer", "empty"],
+)
+def test_a_part_of_another_file_is_dropped(server, partial, caplog, content, asked):
+    keep(partial, content)
+    assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
+    assert server.ranges == asked
+    assert ("is damaged or of another file: downloading from the start" in caplog.text) == bool(content)
+
+
+@pytest.mark.parametrize("kept", [None, CONTENT[:1000]], ids=["fresh", "resumed"])
+def test_a_file_that_is_not_what_the_hub_says_is_refused(server, hub_cache, partial, kept):
+    server.etag = DIGEST
+    server.files = {BEST: CONTENT[:-1] + b"x"}
+    if kept is not None:
+        keep(partial, kept)
+    found = hashlib.sha256(server.files[BEST]).hexdigest()
+    with pytest.raises(WeightsNotFoundError, match=f"holds another file: expected SHA-256 {DIGEST}, found {found}"):
+        fetch_from_hub(REPOSITORY)
+    assert server.count("GET") == 1 + (kept is not None)
+    assert not files_in(hub_cache)
+    assert not partial.exists()
+
+
+def test_a_file_without_a_known_hash_is_left_to_the_hubs_client(server, hub_cache):
+    server.etag = "v1"
+    path = fetch_from_hub(REPOSITORY)
+    assert path.read_bytes() == CONTENT
+    assert files_in(hub_cache) == {BEST, "v1"}
+
+
+def test_files_may_lie_on_another_server_which_is_not_given_the_token(server, partial, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    keep(partial, CONTENT[:1000])
+    with serving() as storage:
+        server.storage = storage.url
+        assert fetch_from_hub(REPOSITORY).read_bytes() == CONTENT
+        assert (storage.ranges, storage.tokens) == (["bytes=1000-"], [None])
+    assert set(server.tokens) == {"Bearer hf_secret"}
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])
@@ -341,24 +467,36 @@ def test_offline_the_cache_serves(server, monkeypatch):
     assert fetch_from_hub(REPOSITORY) == path
 
 
-def test_two_processes_get_the_same_good_file(server, hub_cache):
+def start_fetching(server: StandIn, hub_cache: Path) -> subprocess.Popen:
     # The module by its path: the package would import anomalib, for ten seconds.
     code = f"""
         import importlib.util
+        from huggingface_hub import constants
+        constants.DOWNLOAD_CHUNK_SIZE = 1024
         spec = importlib.util.spec_from_file_location("hub", {hub.__file__!r})
         hub = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(hub)
         print(hub.fetch_from_hub({REPOSITORY!r}))
     """
-    server.awaited = 2
     settings = {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(hub_cache), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", "if True:" + code]
-    processes = [
-        subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    return subprocess.Popen(
+        command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_two_processes_get_the_same_good_file_and_one_downloads(server, hub_cache):
+    server.awaited = 2
+    processes = [start_fetching(server, hub_cache) for _ in range(2)]
     answers = [process.communicate(timeout=60) for process in processes]
     assert [answer[0].strip() for answer in answers] == [str(hub_cache / SNAPSHOT / BEST)] * 2, answers
     assert (hub_cache / SNAPSHOT / BEST).read_bytes() == CONTENT
-    assert server.count("HEAD") == 2
-    assert files_in(hub_cache) == {BEST, hashlib.sha256(CONTENT).hexdigest()}
+    assert server.ranges == [None]
+    assert files_in(hub_cache) == {BEST, DIGEST}
