@@ -25,7 +25,7 @@ from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
 
 from .adapters import AdapterMetadata, StageAdapters
-from .checkpoint import check_fingerprint, fingerprint, only_clip, own_entry, without_clip
+from .checkpoint import adopt_activation, fingerprint, only_clip, own_entry, without_clip
 from .evaluation import default_metrics, raw_scores_first
 from .plain_data import plain_layers, plain_prompts
 from .post_processor import ProbabilityPostProcessor
@@ -111,6 +111,7 @@ class AprilGANAdapters(AnomalibModule):
         )
         if adapters is None:
             self.model.adapters = StageAdapters(self.model.clip.widths, self.model.clip.embed_dim)
+        self.quick_gelu = quick_gelu
         self.learning_rate = learning_rate
         self.betas = (betas[0], betas[1])
         self.adapters_path: Path | None = None
@@ -214,13 +215,14 @@ class AprilGANAdapters(AnomalibModule):
         checkpoint[CHECKPOINT_KEY] = {"fingerprint": fingerprint(self.model), "trained_on": self.model.trained_on}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint belongs to this CLIP.
+        """Check that a checkpoint belongs to this CLIP, whose activation it settles unless the user has.
 
         Raises:
             ValueError: If it is of another model, or of another CLIP; differences are named.
         """
         saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
-        check_fingerprint(saved["fingerprint"], fingerprint(self.model))
+        adopt_activation(self.model, saved["fingerprint"], self.quick_gelu)
+        self._texts.clear()  # words of another activation
         super().on_load_checkpoint(checkpoint)
         if self._is_about_to_forget():
             logger.info("Testing the adapters just trained, and not those of %s again.", self._resumed_from)

@@ -51,6 +51,23 @@ def check_fingerprint(saved: dict[str, Any], own: dict[str, Any]) -> None:
         raise ValueError(msg)
 
 
+def adopt_activation(model: AprilGANModel, saved: dict[str, Any], quick_gelu: bool | None) -> None:
+    """Check that a checkpoint belongs to a model; the activation, where the user left it open, is the checkpoint's.
+
+    Args:
+        model (AprilGANModel): The model; its image tower is rebuilt if need be.
+        saved (dict[str, Any]): The checkpoint's fingerprint.
+        quick_gelu (bool | None): What the user asked for.
+
+    Raises:
+        ValueError: If anything differs; both sides are named.
+    """
+    activation = saved["quick_gelu"]
+    own = fingerprint(model)
+    check_fingerprint(saved, own if quick_gelu is not None else {**own, "quick_gelu": activation})
+    model.use_activation(quick_gelu=activation)
+
+
 def check_not_contradicted(arguments: dict[str, Any], saved: dict[str, Any]) -> None:
     """Refuse arguments that a checkpoint would overrule.
 

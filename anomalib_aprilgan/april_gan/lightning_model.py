@@ -29,7 +29,7 @@ from anomalib_aprilgan.data.references import draw_references, list_candidates, 
 
 from .adapters import StageAdapters
 from .checkpoint import (
-    check_fingerprint,
+    adopt_activation,
     check_not_contradicted,
     fingerprint,
     make_room_for_adapters,
@@ -285,13 +285,10 @@ class AprilGAN(AnomalibModule):
             ValueError: If it is of another model, or of another CLIP; differences are named.
         """
         saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
-        activation = saved["fingerprint"]["quick_gelu"]
-        free = {"quick_gelu": activation} if self.quick_gelu is None else {}
-        check_fingerprint(saved["fingerprint"], {**fingerprint(self.model), **free})
+        adopt_activation(self.model, saved["fingerprint"], self.quick_gelu)
         check_not_contradicted(self._given, {**saved, "k_shot": len(saved["reference_paths"])})
         super().on_load_checkpoint(checkpoint)
         make_room_for_adapters(self.model, checkpoint["state_dict"], is_free=self.chooses_adapters)
-        self.model.use_activation(quick_gelu=activation)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self.class_name = self.model.class_name = saved["class_name"]
         self.model.trained_on = saved["trained_on"]

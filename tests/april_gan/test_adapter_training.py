@@ -496,6 +496,24 @@ class TestResume:
         with pytest.raises(RuntimeError, match="adapters='checkpoint' needs ckpt_path"):
             engine().fit(model, datamodule=auxiliary(root))
 
+    def test_checkpoint_settles_an_activation_that_is_left_open(self, root, arguments, engine):
+        whole, rest = LossRecorder(), LossRecorder()
+        quick = {**arguments, "quick_gelu": True}
+        run = engine(2, callbacks=[whole])
+        torch.manual_seed(0)
+        self.fit(run, AprilGANAdapters(**quick), root)
+        first = engine(1)
+        torch.manual_seed(0)
+        self.fit(first, AprilGANAdapters(**quick), root)
+        resumed = AprilGANAdapters(**{**arguments, "adapters": "checkpoint"})
+        assert not resumed.model.source.quick_gelu
+        resumed._texts["bottle"] = torch.zeros(2, 32)  # of the exact GELU
+        self.fit(engine(2, callbacks=[rest]), resumed, root, first.best_model_path)
+        assert resumed.model.source.quick_gelu
+        assert rest.losses == whole.losses[2:]
+        with safe_open(resumed.adapters_path, framework="pt") as file:
+            assert file.metadata()["quick_gelu"] == "true"
+
     @pytest.mark.parametrize(
         ("changes", "named"), [({"quick_gelu": True}, "quick_gelu"), ({"layers": [2, 4]}, "layers")]
     )
