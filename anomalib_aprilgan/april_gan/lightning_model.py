@@ -42,7 +42,7 @@ from .plain_data import plain_layers, plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
 from .published_adapters import choose_for, find_adapters, published_for, trained_on_same
-from .torch_model import FROM_CHECKPOINT, AprilGANModel
+from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -291,6 +291,7 @@ class AprilGAN(AnomalibModule):
         make_room_for_adapters(self.model, checkpoint["state_dict"], is_free=self.chooses_adapters)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self.class_name = self.model.class_name = saved["class_name"]
+        self.model.prompts = as_prompts(saved["prompts"])
         self.model.trained_on = saved["trained_on"]
         self.reference_paths = list(saved["reference_paths"])
         self.k_shot = len(self.reference_paths)

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 
 from anomalib_aprilgan import AprilGAN, AprilGANAdapters
 from anomalib_aprilgan.april_gan.adapter_training import FILE_NAME, stage_losses
+from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.data import AuxiliaryData
 from anomalib_aprilgan.data.auxiliary_batch import AuxiliaryBatch
 
@@ -495,6 +496,17 @@ class TestResume:
         model = AprilGANAdapters(**{**arguments, "adapters": "checkpoint"})
         with pytest.raises(RuntimeError, match="adapters='checkpoint' needs ckpt_path"):
             engine().fit(model, datamodule=auxiliary(root))
+
+    def test_checkpoint_settles_prompts_that_are_left_open(self, root, arguments, engine):
+        prompts = PromptEnsemble(["good {}"], ["bad {}"], ["a photo of a {}."])
+        run = engine()
+        self.fit(run, AprilGANAdapters(prompts=prompts, **arguments), root)
+        resumed = AprilGANAdapters(**arguments)
+        self.fit(engine(2), resumed, root, run.best_model_path)
+        assert resumed.model.prompts == prompts
+        other = AprilGANAdapters(prompts=PromptEnsemble(), **arguments)
+        with pytest.raises(ValueError, match=r"prompts=.*but the checkpoint was made with .*good"):
+            self.fit(engine(2), other, root, run.best_model_path)
 
     def test_checkpoint_settles_an_activation_that_is_left_open(self, root, arguments, engine):
         whole, rest = LossRecorder(), LossRecorder()

@@ -374,6 +374,13 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match=r"The checkpoint was made with .*weights"):
             engine().predict(AprilGAN(**other), data_path=root, ckpt_path=path)
 
+    def test_prompts_come_with_it(self, trained, root, arguments, engine):
+        prompts = PromptEnsemble(["good {}"], ["bad {}"], ["a photo of a {}."])
+        _, path = trained(prompts=prompts)
+        restored = AprilGAN(**arguments)
+        engine().predict(restored, data_path=root / "bad", ckpt_path=path)
+        assert restored.model.prompts == prompts
+
     def test_another_number_of_shots_is_refused(self, trained, root, arguments, engine):
         _, path = trained(k_shot=2)
         with pytest.raises(ValueError, match="k_shot=4, but the checkpoint was made with 2"):
