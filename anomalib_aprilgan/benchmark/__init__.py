@@ -2,3 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """Measurements of the models on image sets, written as reports."""
+
+from .metrics import COLUMNS, paper_metrics
+from .region_overlap import PublishedAUPRO
+
+__all__ = ["COLUMNS", "PublishedAUPRO", "paper_metrics"]

@@ -1,0 +1,61 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The seven numbers of the paper's Tables 3 and 4."""
+
+from collections.abc import Sequence
+
+import torch
+
+from .blocks import Array, as_array, check_scores, check_truth
+from .ranking import rank
+from .region_overlap import region_overlap
+
+PIXEL_COLUMNS = ("AUROC-segm", "F1-max-segm", "AP-segm")
+IMAGE_COLUMNS = ("AUROC-cls", "F1-max-cls", "AP-cls")
+COLUMNS = (*PIXEL_COLUMNS, "PRO-segm", *IMAGE_COLUMNS)
+
+
+def paper_metrics(
+    masks: Array | torch.Tensor,
+    maps: Array | torch.Tensor,
+    labels: Array | torch.Tensor | Sequence[float],
+    scores: Array | torch.Tensor | Sequence[float],
+) -> dict[str, float]:
+    """All metrics of one category, as the paper reports them.
+
+    AUROC, F1-max and AP equal those of scikit-learn; PRO is :func:`region_overlap`. Besides the arguments, 2 GiB of
+    memory suffice for any number of images.
+
+    Args:
+        masks: Truth of the pixels at the size of the maps, (N, H, W), boolean or 0 and 1.
+        maps: Anomaly maps, (N, H, W); higher is more anomalous.
+        labels: Truth of the images, (N,), boolean or 0 and 1.
+        scores: Image scores, (N,); higher is more anomalous.
+
+    Returns:
+        Fractions by the names of the paper's columns. PRO-segm is NaN, with a warning, where it is undefined.
+
+    Raises:
+        ValueError: If shapes differ, truth is not binary or of one class only, or scores are not finite.
+
+    Example:
+        >>> maps = torch.tensor([[[0.1, 0.2], [0.3, 0.4]], [[0.9, 0.2], [0.3, 0.1]]])
+        >>> paper_metrics(maps > 0.5, maps, [0, 1], [0.4, 0.9])["AUROC-segm"]
+        1.0
+    """
+    masks, maps = as_array(masks, "masks", "N, H, W"), as_array(maps, "maps", "N, H, W")
+    labels, scores = as_array(labels, "labels", "N"), as_array(scores, "scores", "N")
+    if masks.shape != maps.shape or labels.shape != scores.shape or len(labels) != len(maps):
+        shapes = f"masks {masks.shape}, maps {maps.shape}, labels {labels.shape}, scores {scores.shape}"
+        msg = f"Shapes do not fit: {shapes}. Expected (N, H, W) twice and (N,) twice, masks resized to the maps."
+        raise ValueError(msg)
+    check_scores(maps, "maps")
+    check_scores(scores, "scores")
+    check_truth([masks], "masks", "pixels")
+    check_truth([labels], "labels", "images")
+    return {
+        **dict(zip(PIXEL_COLUMNS, rank(maps, masks), strict=True)),
+        "PRO-segm": region_overlap([(maps, masks)]),
+        **dict(zip(IMAGE_COLUMNS, rank(scores, labels), strict=True)),
+    }
