@@ -27,6 +27,7 @@ from anomalib_aprilgan.components.text_encoder import text_features
 from .adapters import AdapterMetadata, StageAdapters
 from .checkpoint import adopt_activation, check_not_contradicted, fingerprint, only_clip, own_entry, without_clip
 from .evaluation import default_metrics, raw_scores_first
+from .leak import LEAK_MARK, find_leaks, warn_of_leaks
 from .plain_data import plain_layers, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
@@ -180,6 +181,15 @@ class AprilGANAdapters(AnomalibModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         seen = [*(self.model.trained_on or "").split(", "), *getattr(datamodule, "training_data", [])]
         self.model.trained_on = ", ".join(dict.fromkeys(name for name in seen if name)) or None
+
+    def on_test_start(self) -> None:
+        """Tell if the adapters have seen the held-out categories, in an earlier run."""
+        warn_of_leaks(self.model.trained_on, self._trainer)
+
+    def on_test_epoch_end(self) -> None:
+        """Mark results of adapters that have seen the data under test."""
+        if find_leaks(self.model.trained_on, self._trainer):
+            self.log(LEAK_MARK, 1.0)
 
     def on_train_end(self) -> None:
         """Write the adapters with their metadata, once however many processes train."""

@@ -38,10 +38,11 @@ from .checkpoint import (
     without_clip,
 )
 from .evaluation import default_metrics, raw_scores_first
+from .leak import LEAK_MARK, data_under_test, find_leaks, warn_of_leaks
 from .plain_data import plain_layers, plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
-from .published_adapters import choose_for, find_adapters, published_for, trained_on_same
+from .published_adapters import choose_for, find_adapters, published_for
 from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
 
 logger = logging.getLogger(__name__)
@@ -49,12 +50,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_CLASS_NAME = "object"
 # Value of ``adapters`` that leaves the choice to us.
 AUTO = "auto"
-# Metric that appears, as 1, beside those of adapters that were trained on the dataset under test.
-LEAK_MARK = "adapters_trained_on_test_data"
-LEAK_WARNING = (
-    "The adapters were trained on %s, which is under test: the results say nothing about new products, and are marked "
-    "with %s. Leave adapters out to have the others chosen."
-)
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "april_gan"
 
@@ -181,7 +176,16 @@ class AprilGAN(AnomalibModule):
         self._settle()
 
     on_validation_start = on_predict_start
-    on_test_start = on_predict_start
+
+    def on_test_start(self) -> None:
+        """Settle class name and references, and tell if the adapters have seen the data under test."""
+        self._settle()
+        warn_of_leaks(self.model.trained_on, self._trainer)
+
+    def on_test_epoch_end(self) -> None:
+        """Mark results of adapters that have seen the data under test."""
+        if find_leaks(self.model.trained_on, self._trainer):
+            self.log(LEAK_MARK, 1.0)
 
     # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
     @torch.inference_mode(mode=False)
@@ -199,39 +203,31 @@ class AprilGAN(AnomalibModule):
             self._collect_references()
 
     def _choose_adapters(self) -> None:
-        """Take adapters that have not seen the dataset under test, or warn where the user's choice has."""
-        dataset = self._dataset()
-        choice = choose_for(dataset)
-        is_open = self.model.trained_on is None or (dataset and choice != self.model.trained_on)
-        if self.chooses_adapters and is_open:
+        """Take published adapters that have not seen the data under test, unless the choice is made."""
+        if not self.chooses_adapters:
+            return
+        names = data_under_test(self._trainer)
+        choice = choose_for(*names)
+        if self.model.trained_on is None or (names and choice != self.model.trained_on):
             self.model.use_adapters(find_adapters(choice))
-        if trained_on_same(self.model.trained_on, dataset):
-            logger.warning(LEAK_WARNING, self.model.trained_on, LEAK_MARK)
 
-    def on_test_epoch_end(self) -> None:
-        """Mark results of adapters that have seen the dataset under test."""
-        if trained_on_same(self.model.trained_on, self._dataset()):
-            self.log(LEAK_MARK, 1.0)
-
-    def _dataset(self) -> str:
-        datamodule = getattr(self._trainer, "datamodule", None)
-        return "" if datamodule is None else type(datamodule).__name__
+    @property
+    def _datamodule(self) -> Any:  # ruff: ignore[any-type] - Lightning's trainer takes any
+        return getattr(self._trainer, "datamodule", None)
 
     def _find_class_name(self) -> str:
-        datamodule = getattr(self._trainer, "datamodule", None)
         known = (
             self.class_name,
-            getattr(datamodule, "category", None),  # the empty string in a Folder
-            getattr(datamodule, "name", None),
+            getattr(self._datamodule, "category", None),  # the empty string in a Folder
+            getattr(self._datamodule, "name", None),
             self.model.class_name,
         )
         return next((name for name in known if name), DEFAULT_CLASS_NAME)
 
     def _collect_references(self) -> None:
-        datamodule = getattr(self._trainer, "datamodule", None)
-        if self.few_shot_source is None and datamodule is None and self.model.is_few_shot:
+        if self.few_shot_source is None and self._datamodule is None and self.model.is_few_shot:
             return  # an earlier run had the datamodule
-        candidates = list_candidates(self.few_shot_source, datamodule, self.k_shot)
+        candidates = list_candidates(self.few_shot_source, self._datamodule, self.k_shot)
         paths = draw_references(candidates, self.k_shot, self.reference_seed)
         versions = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
         if (paths, versions) == self._references:

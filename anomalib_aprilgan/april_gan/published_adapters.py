@@ -52,16 +52,16 @@ SAME_DATASET = {"mvtecad": "mvtec"}
 ANY_IMAGES = {"folder", "tabular", "datumaro"}
 
 
-def choose_for(dataset: str) -> str:
-    """The published adapters for a dataset under test: those that have not seen it, as the paper's protocol has it.
+def choose_for(*datasets: str) -> str:
+    """The published adapters for data under test: those that have not seen them, as the paper's protocol has it.
 
     Args:
-        dataset (str): Name of a dataset or of its datamodule, such as ``Visa``, ``MVTecAD`` or ``Folder``.
+        *datasets (str): Names of datasets or of their datamodules, such as ``Visa``, ``MVTecAD/bottle`` or ``Folder``.
 
     Returns:
         str: ``mvtec`` for VisA, ``visa`` for everything else.
     """
-    return "mvtec" if _name_of(dataset) == "visa" else "visa"
+    return "mvtec" if any(trained_on_same("visa", dataset) for dataset in datasets) else "visa"
 
 
 def published_for(backbone: str, pretrained: str | None, layers: Sequence[int]) -> AdapterMetadata | None:
@@ -72,18 +72,31 @@ def published_for(backbone: str, pretrained: str | None, layers: Sequence[int]) 
 
 
 def trained_on_same(trained_on: str | None, dataset: str) -> bool:
-    """Whether adapters were trained on the dataset under test, so that results with them say little.
+    """Whether adapters were trained on the data under test, so that results with them say little.
+
+    Categories are compared where both sides name one.
 
     Args:
-        trained_on (str | None): As in the adapters' metadata, one dataset or several; None is taken for another one.
-        dataset (str): Name of a dataset or of its datamodule.
+        trained_on (str | None): As in the adapters' metadata, one dataset or several, each perhaps with its category:
+            ``mvtec``, ``MVTecAD/bottle, MVTecAD/cable``. None is taken for other data.
+        dataset (str): A dataset or its datamodule, perhaps with its category: ``MVTecAD``, ``MVTecAD/bottle``.
 
     Returns:
-        bool: False for datamodules of any images, such as ``Folder``: nobody can know.
+        bool: For datamodules of any images, such as ``Folder``, false unless the categories are the same: nobody can
+        know.
+
+    Example:
+        >>> trained_on_same("MVTecAD/bottle", "MVTecAD/cable"), trained_on_same("mvtec", "MVTecAD/cable")
+        (False, True)
     """
-    name = _name_of(dataset)
-    words = re.findall(r"\w+", trained_on or "")
-    return name not in ANY_IMAGES and name in {_name_of(word) for word in words}
+    name, _, category = dataset.lower().partition("/")
+    for entry in (trained_on or "").lower().split(","):
+        their_names, _, their_category = entry.strip().partition("/")
+        is_same_dataset = _name_of(name) in {_name_of(word) for word in re.findall(r"\w+", their_names)}
+        is_whole_dataset = name not in ANY_IMAGES and not (category and their_category)
+        if is_same_dataset and (is_whole_dataset or (category and category == their_category)):
+            return True
+    return False
 
 
 def _name_of(dataset: str) -> str:

@@ -118,7 +118,15 @@ class AuxiliaryData(AnomalibDataModule):
     @property
     def training_data(self) -> list[str]:
         """The training categories with their datamodules, such as ``MVTecAD/bottle``: what must not be tested on."""
-        sources = [source for source in self.sources if class_name_of(source) in self.training_categories]
+        return self._with_datamodules(self.training_categories)
+
+    @property
+    def testing_data(self) -> list[str]:
+        """The held-out categories with their datamodules."""
+        return self._with_datamodules(self.held_out_categories)
+
+    def _with_datamodules(self, categories: list[str]) -> list[str]:
+        sources = [source for source in self.sources if class_name_of(source) in categories]
         return list(dict.fromkeys(f"{type(source).__name__}/{class_name_of(source)}" for source in sources))
 
     def _check_validation(self, validation: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from anomalib_aprilgan import AprilGAN, PromptEnsemble
 from anomalib_aprilgan.april_gan import lightning_model, published_adapters
 from anomalib_aprilgan.april_gan.adapters import AdapterMetadata, read_adapters
+from anomalib_aprilgan.april_gan.leak import LEAK_MARK
 from anomalib_aprilgan.components import text_encoder
 from anomalib_aprilgan.data.image_files import UnreadableImageError
 
@@ -286,14 +287,22 @@ class TestPublishedAdapters:
             engine().predict(AprilGAN(**arguments), data_path=root / "bad", ckpt_path=path)
         assert not names
 
-    def test_results_of_adapters_that_saw_the_data_are_marked(self, published, root, engine, monkeypatch, caplog):
+    def test_results_of_adapters_that_saw_the_data_are_marked(self, published, root, engine, caplog):
         _, arguments = published
-        monkeypatch.setattr(AprilGAN, "_dataset", lambda self: "MVTecAD")
         model = AprilGAN(**arguments)
-        assert "adapters_trained_on_test_data" not in engine().test(model, datamodule=folder(root))[0]
-        model.model.trained_on, model.chooses_adapters = "mvtec", False
-        assert engine().test(model, datamodule=folder(root))[0]["adapters_trained_on_test_data"] == 1
-        assert "The adapters were trained on mvtec, which is under test" in caplog.text
+        assert LEAK_MARK not in engine().test(model, datamodule=folder(root))[0]
+        model.model.trained_on, model.chooses_adapters = "mvtec, Folder/fabric", False
+        assert engine().test(model, datamodule=folder(root))[0][LEAK_MARK] == 1
+        assert "The adapters were trained on data under test, Folder/fabric" in caplog.text
+
+    def test_a_checkpoint_of_such_adapters_is_marked_too(self, published, root, engine, caplog):
+        _, arguments = published
+        run = engine()
+        run.train(AprilGAN(**arguments), datamodule=folder(root))
+        restored = AprilGAN.load_from_checkpoint(run.best_model_path)
+        restored.model.trained_on = "Folder/fabric"
+        assert engine().test(restored, datamodule=folder(root))[0][LEAK_MARK] == 1
+        assert "trained on data under test, Folder/fabric" in caplog.text
 
     def test_another_activation_is_refused(self, published):
         with pytest.raises(ValueError, match="quick_gelu=True, but the authors' adapters belong to False"):

@@ -238,13 +238,17 @@ class TestNoNetwork:
 
 
 class TestDatasets:
-    @pytest.mark.parametrize("dataset", ["Visa", "visa", "VisA"])
+    @pytest.mark.parametrize("dataset", ["Visa", "visa", "VisA", "Visa/candle"])
     def test_visa_is_tested_with_the_adapters_of_mvtec(self, dataset):
         assert choose_for(dataset) == "mvtec"
 
-    @pytest.mark.parametrize("dataset", ["MVTecAD", "mvtec", "MVTecAD2", "Folder", "BTech", ""])
+    @pytest.mark.parametrize("dataset", ["MVTecAD", "mvtec", "MVTecAD/visa", "MVTecAD2", "Folder", "BTech", ""])
     def test_everything_else_is_tested_with_the_adapters_of_visa(self, dataset):
         assert choose_for(dataset) == "visa"
+
+    def test_one_category_of_visa_among_others_is_enough(self):
+        assert choose_for("BTech/01", "Visa/pcb1") == "mvtec"
+        assert choose_for() == "visa"
 
     def test_no_datamodule_of_anomalib_gets_adapters_that_have_seen_it(self):
         found = [getattr(anomalib.data, name) for name in anomalib.data.__all__]
@@ -264,6 +268,12 @@ class TestDatasets:
             ("mvtec, visa", "Visa"),
             ("visa: candle", "Visa"),
             ("BTech", "BTech"),
+            ("mvtec", "MVTecAD/bottle"),
+            ("MVTecAD/bottle", "MVTecAD"),
+            ("MVTecAD/cable, MVTecAD/bottle", "MVTecAD/bottle"),
+            ("Visa/Candle", "visa/candle"),
+            ("MVTecAD/metal nut", "MVTecAD/metal nut"),
+            ("Folder/bolt", "Folder/bolt"),
         ],
     )
     def test_adapters_that_have_seen_the_dataset_are_known(self, trained_on, dataset):
@@ -282,6 +292,12 @@ class TestDatasets:
             ("", "Visa"),
             ("visage", "Visa"),
             ("visa", ""),
+            ("MVTecAD/bottle, MVTecAD/cable", "MVTecAD/carpet"),
+            ("Visa/bottle", "MVTecAD/bottle"),
+            ("MVTecAD/visa", "Visa/candle"),
+            ("Folder/bolt", "Folder/nut"),
+            ("Folder/bolt", "Folder"),
+            ("Folder", "Folder/bolt"),
         ],
     )
     def test_others_are_not(self, trained_on, dataset):

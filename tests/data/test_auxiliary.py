@@ -423,7 +423,7 @@ class TestHeldOut:
     def test_categories_are_evaluated_and_not_trained_on(self, mvtec):
         data = of_mvtec(mvtec, validation=["cable"])
         assert (data.training_categories, data.held_out_categories) == (["bottle"], ["cable"])
-        assert data.training_data == ["MVTecAD/bottle"]
+        assert (data.training_data, data.testing_data) == (["MVTecAD/bottle"], ["MVTecAD/cable"])
         assert levels(data.train_data) == [101, 101, 102, 102]
         for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
             (batch,) = loader
