@@ -21,10 +21,12 @@ from anomalib.cli import AnomalibCLI
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from golden.weight_rule import golden_tensor
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from anomalib_aprilgan import AprilGAN, AprilGANAdapters
 from anomalib_aprilgan.april_gan.adapter_training import FILE_NAME, stage_losses
@@ -284,6 +286,30 @@ class TestStep:
             assert all(parameter.grad.isfinite().all() for parameter in model.model.adapters.parameters())
             optimizer.step()
         assert all(parameter.isfinite().all() for parameter in model.model.adapters.parameters())
+
+    def test_trainer_of_half_precision_skips_no_step_for_saturation(self, arguments, tmp_path):
+        # Lightning's "16-mixed", which it offers for GPUs: autocast to float16, and a loss that is scaled up.
+        off = dict.fromkeys(("pre_processor", "post_processor", "evaluator"), False)
+        model, batch, recorder = AprilGANAdapters(learning_rate=0.1, **arguments, **off), self.batch(), LossRecorder()
+        saturate(model, batch)
+        mixed = MixedPrecision("16-mixed", "cpu")
+        scale = mixed.scaler.get_scale()
+        trainer = Trainer(
+            accelerator="cpu",
+            plugins=mixed,
+            max_epochs=1,
+            callbacks=[recorder],
+            default_root_dir=tmp_path,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, DataLoader([batch] * 50, batch_size=None))
+        assert len(recorder.losses) == 50
+        assert np.isfinite(recorder.losses).all()
+        assert mixed.scaler.get_scale() == scale  # it is halved whenever a gradient is not finite
+        assert all(tensor.isfinite().all() for tensor in adapters_of(model).values())
 
     def test_autocast_does_not_round_the_loss(self, model):
         batch = self.batch()
