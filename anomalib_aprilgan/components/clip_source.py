@@ -17,7 +17,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip import version as open_clip_version
-from open_clip.model import CLIP
+from open_clip.model import CLIP, CLIPTextCfg
 from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url
 from torch import nn
 from torch.nn import functional
@@ -115,6 +115,11 @@ class CLIPSource:
     def image_size(self) -> int:
         """The side in pixels that the weights were trained at."""
         return int(self.config["vision_cfg"].get("image_size", 224))
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tower."""
+        return int(self.config["text_cfg"].get("width", CLIPTextCfg.width))
 
     @cached_property
     def digest(self) -> str:

@@ -45,8 +45,8 @@ def _attend_twice(block: Any, stream: torch.Tensor) -> tuple[torch.Tensor, ...]:
     query, key, value = by_head.permute(2, 0, 3, 1, 4).unbind()  # (N, H, T, W/H) each
     usual = functional.scaled_dot_product_attention(query, key, value)
     among_values = functional.scaled_dot_product_attention(value, value, value)
-    joined = torch.cat([usual, among_values]).transpose(1, 2).flatten(2)  # (2*N, T, W)
-    return tuple(block.ls_1(attention.out_proj(joined)).chunk(2))
+    both = torch.stack([usual, among_values]).transpose(2, 3).flatten(3)  # (2, N, T, W)
+    return tuple(block.ls_1(attention.out_proj(both)).unbind())
 
 
 def check_value_blocks(blocks: nn.ModuleList, number: int) -> int:

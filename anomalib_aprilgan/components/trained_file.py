@@ -1,0 +1,79 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files of small trained parts, such as prompts: safetensors that say which frozen CLIP they belong to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from .cache import write_atomically
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """What a part was trained with; None where its file does not say.
+
+    Attributes:
+        backbone (str | None): open_clip architecture.
+        pretrained (str | None): Tag or source of CLIP's weights.
+        quick_gelu (bool | None): Activation of both towers.
+        layers (tuple[int, ...] | None): Stages, 1-based.
+        image_size (int | None): Side in pixels.
+        trained_on (str | None): Data.
+    """
+
+    backbone: str | None = None
+    pretrained: str | None = None
+    quick_gelu: bool | None = None
+    layers: tuple[int, ...] | None = None
+    image_size: int | None = None
+    trained_on: str | None = None
+
+    def check_backbone(self, backbone: str, path: Path) -> None:
+        """Refuse parts of another architecture, whose shapes may fit by chance.
+
+        Raises:
+            ValueError: If the file names another backbone.
+        """
+        theirs = self.backbone
+        if theirs is None or ".json" in {Path(theirs).suffix, Path(backbone).suffix}:
+            return  # the name of a config file says nothing about what is in it
+        if theirs.replace("/", "-") != backbone.replace("/", "-"):
+            msg = f"{path} was trained with backbone {theirs!r}, the model uses {backbone!r}."
+            raise ValueError(msg)
+
+
+def write_trained(path: str | Path, tensors: Mapping[str, torch.Tensor], trained_with: TrainedWith) -> None:
+    """Write tensors and what they belong to as safetensors, all or nothing.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    described = {key: json.dumps(value) for key, value in asdict(trained_with).items() if value is not None}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(Path(path), save(plain, metadata=described))
+
+
+def read_trained(path: Path) -> tuple[dict[str, torch.Tensor], TrainedWith]:
+    """Read what :func:`write_trained` wrote.
+
+    Raises:
+        OSError: If the file cannot be read.
+        SafetensorError: If it is no safetensors file.
+        ValueError: If its metadata are damaged.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # ruff: ignore[in-dict-keys] - it is no dict
+        described = file.metadata() or {}
+    known = {field.name for field in fields(TrainedWith)}  # other tools leave remarks of their own
+    metadata: dict[str, Any] = {key: json.loads(value) for key, value in described.items() if key in known}
+    if layers := metadata.get("layers"):
+        metadata["layers"] = tuple(layers)
+    return tensors, TrainedWith(**metadata)
