@@ -22,6 +22,7 @@ ALLOWED_PARTS = {
     "components": set(),
     "data": {"components"},
     "april_gan": {"components", "data"},
+    "anomaly_clip": {"components", "data", "april_gan"},
 }
 # Other packages, besides the standard library, that a part may import; parts that are not named may import any.
 ALLOWED_PACKAGES = {
