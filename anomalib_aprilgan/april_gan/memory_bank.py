@@ -8,10 +8,9 @@ from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 from torch.nn import functional
 
-# Largest number of similarities that exist at a time: 64 MB in float32, whatever k and batch.
-CHUNK_ELEMENTS = 1 << 24
-# Queries per matrix product: enough to keep the arithmetic busy.
-CHUNK_ROWS = 4096
+# Reference patches compared at a time: the similarities of an image's patches to so many stay in the processor's cache,
+# and take less memory than a hidden layer of the image tower's took before.
+CHUNK = 1024
 
 
 class MemoryBank(DynamicBufferMixin, nn.Module):
@@ -77,12 +76,6 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
         if not self.is_fitted:
             msg = "The memory bank is empty: call update(tokens) and finalize() with normal references first."
             raise RuntimeError(msg)
-        queries = functional.normalize(tokens.float(), dim=-1).flatten(0, 1)  # (N*P, W)
-        nearest = torch.cat([self._largest_cosine(rows) for rows in queries.split(CHUNK_ROWS)])  # (N*P,)
-        distance: torch.Tensor = 1 - nearest.unflatten(0, tokens.shape[:2])  # (N, P)
-        return distance
-
-    def _largest_cosine(self, rows: torch.Tensor) -> torch.Tensor:
-        columns = max(1, CHUNK_ELEMENTS // len(rows))
-        maxima = [torch.amax(rows @ part.T, dim=1) for part in self.tokens.split(columns)]
-        return torch.stack(maxima).amax(dim=0)
+        queries = functional.normalize(tokens.float(), dim=-1)  # (N, P, W)
+        nearest = [(queries @ part.T).amax(dim=-1) for part in self.tokens.split(CHUNK)]  # each (N, P)
+        return 1 - torch.stack(nearest).amax(dim=0)

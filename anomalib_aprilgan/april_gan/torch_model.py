@@ -266,7 +266,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
 
     def _check_images(self, images: torch.Tensor) -> None:
         size = self.image_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size) or not len(images):
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size) or images.shape[0] == 0:
             msg = f"Expected images (N, 3, {size}, {size}), got {tuple(images.shape)}. Use the model's pre_processor."
             raise ValueError(msg)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]

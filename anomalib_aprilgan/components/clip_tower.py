@@ -121,7 +121,7 @@ class CLIPTower(nn.Module):
     def _vit(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         visual: Any = self.visual
         patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (N, g*g, W)
-        class_token = visual.class_embedding.expand(len(images), 1, -1)  # (N, 1, W)
+        class_token = visual.class_embedding.expand(images.shape[0], 1, -1)  # (N, 1, W)
         tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding  # (N, 1 + g*g, W)
         tokens = visual.ln_pre(tokens)
         stages = []

@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode, Resize
-from torchvision.transforms.v2.functional import resize
 from torchvision.tv_tensors import Mask, TVTensor
 
 LEVELS = 255
+# Pillow's weights are whole numbers of 22 bits (``PRECISION_BITS`` in its ``Resample.c``). Here they go in two halves:
+# sums of their products with grey levels are then whole numbers that float32 holds, up to 16-fold shrinking.
+HALF_STEPS = 1 << 11
 
 
 class PillowResize(Resize):
@@ -36,9 +38,11 @@ class PillowResize(Resize):
         if not isinstance(inpt, torch.Tensor):
             return super().transform(inpt, params)
         size = (self.side, self.side)
+        # In exported graphs the size may be open; then it is compared when the graph runs.
+        is_same = all(isinstance(old, int) and old == self.side for old in inpt.shape[-2:])
         if isinstance(inpt, Mask):
-            resized = inpt if inpt.shape[-2:] == size else (resize_mask(inpt, size) > 0.5).to(inpt.dtype)
-        elif inpt.shape[-2:] == size:
+            resized = inpt if is_same else (resize_mask(inpt, size) > 0.5).to(inpt.dtype)
+        elif is_same:
             resized = inpt.clamp(0, 1)
         else:
             resized = resize_image(inpt, size)
@@ -64,11 +68,47 @@ def resize_image(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def by_pillows_steps(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """What Pillow does, in torch; at most one grey level away where Pillow takes rows first, too."""
-    for step in ((images.shape[-2], size[1]), size):
-        resized = resize(images, list(step), interpolation=InterpolationMode.BICUBIC, antialias=True)
-        images = (resized.clamp(0, 1) * LEVELS).round() / LEVELS
-    return images
+    """What Pillow does, to the same grey levels, in matrix products that every device and runtime has.
+
+    A runtime without float64 is a grey level off here and there if the size of its images was left open.
+
+    Args:
+        images (torch.Tensor): (..., H, W), in [0, 1]; left as they are where they have the size wanted.
+        size (tuple[int, int]): Height h and width w wanted.
+
+    Returns:
+        torch.Tensor: (..., h, w), in [0, 1].
+    """
+    height, width = (torch.full((), length, device=images.device) for length in images.shape[-2:])
+    is_same = (height == size[0]) & (width == size[1])
+    levels = images.clamp(0, 1) * LEVELS
+    levels = torch.where(is_same, levels, (levels + 0.5).floor())
+    for length in (size[1], size[0]):
+        coarse, fine = (part.to(images.device) for part in _cubic_weights(levels.shape[-1], length))  # each (new, old)
+        sums = levels @ coarse.T + (levels @ fine.T / HALF_STEPS).floor()
+        resized = (sums / HALF_STEPS).clamp(0, LEVELS)
+        levels = torch.where(is_same, resized, (resized + 0.5).floor()).transpose(
+            -1, -2
+        )  # (..., w, H), then (..., h, w)
+    return levels / LEVELS
+
+
+def _cubic_weights(old: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each of the old pixels of a row gives to each of the new ones, in units of 2^-11 and the rest of 2^-22.
+
+    Keys's cubic with a = -1/2, stretched where the row shrinks; what falls outside of the row is left out
+    (``precompute_coeffs`` in Pillow's ``Resample.c``).
+    """
+    ours, theirs = torch.arange(new)[:, None], torch.arange(old)  # (new, 1), (old,)
+    # Distance of the pixels' centres in units of half a pixel over the new length, whole so far.
+    apart = ((2 * theirs + 1) * new - (2 * ours + 1) * old).abs()  # (new, old)
+    distance = apart.double() / (2 * torch.full((), old).clamp(min=new))
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = -0.5 * (distance - 1) * (distance - 2) * (distance - 2)
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
+    steps = (weights / weights.sum(dim=1, keepdim=True) * HALF_STEPS**2).round()
+    coarse = (steps / HALF_STEPS).round()
+    return coarse.float(), (steps - coarse * HALF_STEPS).float()
 
 
 def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.export import Dim
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
@@ -38,10 +39,16 @@ class TestImages:
         values = pixels(before, kind)
         assert torch.equal(resize_image(as_tensor(values), after), by_pillow(values, after))
 
-    def test_steps_in_torch_are_a_grey_level_away_at_most(self, before, after, kind):
+    def test_are_exactly_pillows_in_torch(self, before, after, kind):
         values = pixels(before, kind)
-        difference = (by_pillows_steps(as_tensor(values), after) - by_pillow(values, after)).abs() * 255
-        assert difference.max() < 1.01
+        resized = by_pillows_steps(as_tensor(values), after)
+        torch.testing.assert_close(resized, by_pillow(values, after), rtol=0, atol=1e-6)
+
+
+def test_steps_are_exact_for_photographs_too():
+    values = pixels((1200, 900), "edges")
+    resized = by_pillows_steps(as_tensor(values), (240, 240))
+    torch.testing.assert_close(resized, by_pillow(values, (240, 240)), rtol=0, atol=1e-6)
 
 
 def test_clipping_once_at_the_end_would_not_do():
@@ -130,10 +137,17 @@ class TestGraphs:
         [
             lambda module, example: torch.jit.trace(module, example, check_trace=False),
             lambda module, example: torch.export.export(module, (example,)).module(),
+            lambda module, example: torch.export.export(
+                module, (example,), dynamic_shapes=({0: Dim("n"), 2: Dim("height"), 3: Dim("width")},)
+            ).module(),
         ],
-        ids=["traced", "exported"],
+        ids=["traced", "exported", "of any size"],
     )
     def test_resize_by_steps(self, compiled):
-        module = compiled(self.Resizer(), torch.zeros(1, 3, 40, 60))
-        images = torch.rand(1, 3, 40, 60)
+        module = compiled(self.Resizer(), torch.zeros(2, 3, 40, 60))
+        images = torch.rand(2, 3, 40, 60)
         torch.testing.assert_close(module(images), by_pillows_steps(images, (28, 28)), rtol=0, atol=1e-6)
+
+    def test_of_any_size_leave_images_of_the_size_wanted_as_they_are(self):
+        images = torch.rand(2, 3, 28, 28)
+        torch.testing.assert_close(by_pillows_steps(images, (28, 28)), images, rtol=0, atol=1e-7)
