@@ -25,13 +25,13 @@ from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
 
 from .adapters import AdapterMetadata, StageAdapters
-from .checkpoint import adopt_activation, check_not_contradicted, fingerprint, only_clip, own_entry, without_clip
+from .checkpoint import adopt, describe, only_clip, own_entry, without_clip
 from .evaluation import default_metrics, raw_scores_first
 from .leak import LEAK_MARK, find_leaks, warn_of_leaks
 from .plain_data import plain_layers, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
-from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
+from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
 logger = logging.getLogger(__name__)
 
@@ -94,12 +94,7 @@ class AprilGANAdapters(AnomalibModule):
         prompts = plain_prompts(prompts)
         if pre_processor is True:
             pre_processor = CLIPPreProcessor(image_size)
-        super().__init__(
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model = AprilGANModel(
             backbone=backbone,
             pretrained=pretrained,
@@ -113,8 +108,7 @@ class AprilGANAdapters(AnomalibModule):
         if adapters is None:
             self.model.adapters = StageAdapters(self.model.clip.widths, self.model.clip.embed_dim)
         # What a checkpoint must not overrule; where these are None, the model takes the checkpoint's.
-        self._given = {"prompts": prompts}
-        self.quick_gelu = quick_gelu
+        self._given = {"prompts": prompts, "quick_gelu": quick_gelu}
         self.learning_rate = learning_rate
         self.betas = (betas[0], betas[1])
         self.adapters_path: Path | None = None
@@ -224,11 +218,7 @@ class AprilGANAdapters(AnomalibModule):
         checkpoint["state_dict"] = without_clip(checkpoint["state_dict"])
         checkpoint["hyper_parameters"]["adapters"] = FROM_CHECKPOINT
         checkpoint["hyper_parameters"]["quick_gelu"] = self.model.source.quick_gelu
-        checkpoint[CHECKPOINT_KEY] = {
-            "prompts": plain_prompts(self.model.prompts),
-            "fingerprint": fingerprint(self.model),
-            "trained_on": self.model.trained_on,
-        }
+        checkpoint[CHECKPOINT_KEY] = describe(self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this CLIP; it settles activation and prompts unless the user has.
@@ -237,18 +227,15 @@ class AprilGANAdapters(AnomalibModule):
             ValueError: If it is of another model, of another CLIP or of other prompts; differences are named.
         """
         saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
-        adopt_activation(self.model, saved["fingerprint"], self.quick_gelu)
-        check_not_contradicted(self._given, saved)
-        self.model.prompts = as_prompts(saved["prompts"])
-        self._texts.clear()  # of another activation or other prompts
         super().on_load_checkpoint(checkpoint)
         if self._is_about_to_forget():
             logger.info("Testing the adapters just trained, and not those of %s again.", self._resumed_from)
             self._resumed_from = None
             checkpoint["state_dict"] = self.state_dict()
             return
+        adopt(self.model, saved, self._given)
+        self._texts.clear()  # of another activation or other prompts
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
-        self.model.trained_on = saved["trained_on"]
 
     def _is_about_to_forget(self) -> bool:
         """Whether anomalib's ``Engine.train``, having resumed a training, loads the old checkpoint for the test."""

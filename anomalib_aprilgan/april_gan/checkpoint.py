@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from .adapters import ProjectionAdapters, StageAdapters
-from .torch_model import AprilGANModel
+from .plain_data import plain_prompts
+from .torch_model import AprilGANModel, as_prompts
 
 CLIP_PREFIX = "model.clip."
 ADAPTERS_PREFIX = "model.adapters."
@@ -51,23 +52,6 @@ def check_fingerprint(saved: dict[str, Any], own: dict[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def adopt_activation(model: AprilGANModel, saved: dict[str, Any], quick_gelu: bool | None) -> None:
-    """Check that a checkpoint belongs to a model; the activation, where the user left it open, is the checkpoint's.
-
-    Args:
-        model (AprilGANModel): The model; its image tower is rebuilt if need be.
-        saved (dict[str, Any]): The checkpoint's fingerprint.
-        quick_gelu (bool | None): What the user asked for.
-
-    Raises:
-        ValueError: If anything differs; both sides are named.
-    """
-    activation = saved["quick_gelu"]
-    own = fingerprint(model)
-    check_fingerprint(saved, own if quick_gelu is not None else {**own, "quick_gelu": activation})
-    model.use_activation(quick_gelu=activation)
-
-
 def check_not_contradicted(arguments: dict[str, Any], saved: dict[str, Any]) -> None:
     """Refuse arguments that a checkpoint would overrule.
 
@@ -82,6 +66,36 @@ def check_not_contradicted(arguments: dict[str, Any], saved: dict[str, Any]) -> 
         if value is not None and value != saved[name]:
             msg = f"{name}={value!r}, but the checkpoint was made with {saved[name]!r}. Leave {name} out."
             raise ValueError(msg)
+
+
+def describe(model: AprilGANModel) -> dict[str, Any]:
+    """What a checkpoint notes of a model besides its tensors, as plain data."""
+    return {
+        "class_name": model.class_name,
+        "prompts": plain_prompts(model.prompts),
+        "trained_on": model.trained_on,
+        "fingerprint": fingerprint(model),
+    }
+
+
+def adopt(model: AprilGANModel, saved: dict[str, Any], given: dict[str, Any]) -> None:
+    """Let a model take over what a checkpoint notes, if it is one of this CLIP; of the activation it has the say.
+
+    Args:
+        model (AprilGANModel): The model.
+        saved (dict[str, Any]): What :func:`describe` said, and whatever else ``given`` names.
+        given (dict[str, Any]): The user's arguments, ``quick_gelu`` among them; None where there is none.
+
+    Raises:
+        ValueError: If the checkpoint is of another CLIP, or contradicts an argument; both sides are named.
+    """
+    activation = saved["fingerprint"]["quick_gelu"]
+    check_not_contradicted(given, {**saved, "quick_gelu": activation})
+    check_fingerprint(saved["fingerprint"], {**fingerprint(model), "quick_gelu": activation})
+    model.use_activation(quick_gelu=activation)
+    model.class_name = saved["class_name"]
+    model.prompts = as_prompts(saved["prompts"])
+    model.trained_on = saved["trained_on"]
 
 
 def without_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,13 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""APRIL-GAN as a model of anomalib.
-
-Example:
-    >>> from anomalib.engine import Engine  # doctest: +SKIP
-    >>> from anomalib_aprilgan import AprilGAN  # doctest: +SKIP
-    >>> Engine().predict(AprilGAN(class_name="bottle"), data_path="photos")  # doctest: +SKIP
-"""
+"""APRIL-GAN as a model of anomalib: zero- and few-shot detection under its Engine."""
 
 import logging
 from collections.abc import Sequence
@@ -28,22 +22,14 @@ from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
 
 from .adapters import StageAdapters
-from .checkpoint import (
-    adopt_activation,
-    check_not_contradicted,
-    fingerprint,
-    make_room_for_adapters,
-    only_clip,
-    own_entry,
-    without_clip,
-)
+from .checkpoint import adopt, describe, make_room_for_adapters, only_clip, own_entry, without_clip
 from .evaluation import default_metrics, raw_scores_first
 from .leak import LEAK_MARK, data_under_test, find_leaks, warn_of_leaks
 from .plain_data import plain_layers, plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
 from .pre_processor import CLIPPreProcessor
 from .published_adapters import choose_for, find_adapters, published_for
-from .torch_model import FROM_CHECKPOINT, AprilGANModel, as_prompts
+from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
 logger = logging.getLogger(__name__)
 
@@ -123,19 +109,11 @@ class AprilGAN(AnomalibModule):
         few_shot_layers = None if few_shot_layers is None else plain_layers(few_shot_layers, "few_shot_layers")
         adapters = None if adapters is None else str(adapters)
         prompts = plain_prompts(prompts)
-        super().__init__(
-            pre_processor=self.configure_pre_processor((image_size, image_size))
-            if pre_processor is True
-            else pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor((image_size, image_size))
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
         # Which of the authors' adapters is settled when the data are known; a checkpoint may bring others before.
-        published = published_for(backbone, pretrained, layers) if adapters == AUTO else None
-        if published is not None and quick_gelu not in {None, published.quick_gelu}:
-            msg = f"quick_gelu={quick_gelu}, but the authors' adapters belong to {published.quick_gelu}. Leave it out."
-            raise ValueError(msg)
+        published = published_for(backbone, pretrained, layers, quick_gelu) if adapters == AUTO else None
         self.model = AprilGANModel(
             backbone=backbone,
             pretrained=pretrained,
@@ -150,8 +128,8 @@ class AprilGAN(AnomalibModule):
         self.chooses_adapters = published is not None
         self.class_name = class_name
         # What a checkpoint must not overrule; the attributes of these names may change with one.
-        self._given = {"k_shot": k_shot or None, "class_name": class_name, "prompts": prompts}
-        self.quick_gelu = quick_gelu
+        shots = k_shot or None
+        self._given = {"k_shot": shots, "class_name": class_name, "prompts": prompts, "quick_gelu": quick_gelu}
         self.k_shot = k_shot
         self.few_shot_source = few_shot_source
         self.reference_seed = reference_seed
@@ -266,13 +244,7 @@ class AprilGAN(AnomalibModule):
             hyper_parameters["adapters"] = FROM_CHECKPOINT
         hyper_parameters["quick_gelu"] = self.model.source.quick_gelu
         hyper_parameters["few_shot_source"] = None  # the bank holds the references
-        checkpoint[CHECKPOINT_KEY] = {
-            "class_name": self.model.class_name,
-            "prompts": plain_prompts(self.model.prompts),
-            "reference_paths": self.reference_paths,
-            "fingerprint": fingerprint(self.model),
-            "trained_on": self.model.trained_on,
-        }
+        checkpoint[CHECKPOINT_KEY] = {**describe(self.model), "reference_paths": self.reference_paths}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint belongs to this CLIP, and take over what it says.
@@ -281,14 +253,11 @@ class AprilGAN(AnomalibModule):
             ValueError: If it is of another model, or of another CLIP; differences are named.
         """
         saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
-        adopt_activation(self.model, saved["fingerprint"], self.quick_gelu)
-        check_not_contradicted(self._given, {**saved, "k_shot": len(saved["reference_paths"])})
+        adopt(self.model, {**saved, "k_shot": len(saved["reference_paths"])}, self._given)
         super().on_load_checkpoint(checkpoint)
         make_room_for_adapters(self.model, checkpoint["state_dict"], is_free=self.chooses_adapters)
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
-        self.class_name = self.model.class_name = saved["class_name"]
-        self.model.prompts = as_prompts(saved["prompts"])
-        self.model.trained_on = saved["trained_on"]
+        self.class_name = self.model.class_name
         self.reference_paths = list(saved["reference_paths"])
         self.k_shot = len(self.reference_paths)
         self._is_restored = True

@@ -64,11 +64,21 @@ def choose_for(*datasets: str) -> str:
     return "mvtec" if any(trained_on_same("visa", dataset) for dataset in datasets) else "visa"
 
 
-def published_for(backbone: str, pretrained: str | None, layers: Sequence[int]) -> AdapterMetadata | None:
-    """What the published adapters that belong to a model say of themselves, or None if none belong to it."""
+def published_for(
+    backbone: str, pretrained: str | None, layers: Sequence[int], quick_gelu: bool | None = None
+) -> AdapterMetadata | None:
+    """What the published adapters that belong to a model say of themselves, or None if none belong to it.
+
+    Raises:
+        ValueError: If they belong to the model but for the activation that is asked for.
+    """
     wanted = (backbone, pretrained, tuple(layers))
     offered = [file.metadata for file in PUBLISHED_FILES.values()]
-    return next((data for data in offered if (data.backbone, data.pretrained, data.layers) == wanted), None)
+    found = next((data for data in offered if (data.backbone, data.pretrained, data.layers) == wanted), None)
+    if found is not None and quick_gelu not in {None, found.quick_gelu}:
+        msg = f"quick_gelu={quick_gelu}, but the authors' adapters belong to {found.quick_gelu}. Leave it out."
+        raise ValueError(msg)
+    return found
 
 
 def trained_on_same(trained_on: str | None, dataset: str) -> bool:
