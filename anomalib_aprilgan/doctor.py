@@ -210,7 +210,7 @@ def find_weights(settings: Settings) -> Iterator[Finding]:
 
 
 def _find_weights(backbone: str, pretrained: str | None) -> Iterator[Finding]:
-    from .components.clip_source import load_config
+    from .components.clip_config import load_config
     from .components.weights import HubFile, file_digest, find_local, locate
 
     load_config(backbone)  # refuses an unknown backbone
@@ -237,7 +237,7 @@ def find_adapters(settings: Settings) -> Iterator[Finding]:
     """What the adapters say of themselves, and whether they fit the model."""
     from .april_gan.adapters import read_adapters
     from .april_gan.published_adapters import PUBLISHED_FILES, published_path
-    from .components.clip_source import load_config
+    from .components.clip_config import load_config
 
     cached = {name: published_path(name) for name in PUBLISHED_FILES}
     for name, path in cached.items():

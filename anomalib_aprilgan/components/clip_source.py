@@ -3,18 +3,16 @@
 
 """Which CLIP: architecture, weights and activation, settled once and explicitly, for image and text tower alike."""
 
-import difflib
 import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from open_clip import version as open_clip_version
 from open_clip.model import CLIP, CLIPTextCfg
@@ -22,18 +20,12 @@ from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url
 from torch import nn
 from torch.nn import functional
 
+from .clip_config import load_config
 from .pretrained_tags import HUB_REPOSITORIES, QUICK_GELU_TAGS
 from .weights import HUB_PREFIX, WEIGHT_SUFFIXES, fetch, file_digest, load_tensors, locate, tag_key
 
 logger = logging.getLogger(__name__)
 
-# Keys of an open_clip config that lead to towers other than CLIP's own transformers and ResNets.
-UNSUPPORTED_KEYS = {
-    "": ("custom_text", "multimodal_cfg"),
-    "vision_cfg": ("timm_model_name", "attentional_pool", "final_ln_after_pool", "pool_type"),
-    "text_cfg": ("hf_model_name", "hf_tokenizer_name", "embed_cls", "no_causal_mask", "pool_type", "proj_bias"),
-}
-PLAIN_POOLING = ("tok", "argmax")
 # How folders of the hub's cache begin; the rest is the repository, org--name.
 HUB_FOLDER = "models--"
 IMAGE_POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")
@@ -83,15 +75,7 @@ class CLIPSource:
             ValueError: If backbone, tag or config is unknown or unsupported, or argument and adapters disagree.
             WeightsNotFoundError: If the weights are neither here nor to be had.
         """
-        if quick_gelu is not None and not isinstance(quick_gelu, bool):
-            msg = f"quick_gelu={quick_gelu!r} must be true, false or null."
-            raise ValueError(msg)
-        if quick_gelu is not None and adapters_quick_gelu is not None and quick_gelu != adapters_quick_gelu:
-            msg = (
-                f"quick_gelu={quick_gelu}, but the adapters were trained with quick_gelu={adapters_quick_gelu}. "
-                "Leave quick_gelu out, or use adapters trained with it."
-            )
-            raise ValueError(msg)
+        _check_activation(quick_gelu, adapters_quick_gelu)
         config = load_config(backbone)
         name = backbone if backbone.endswith(".json") else backbone.replace("/", "-")
         path = None if pretrained is None else fetch(locate(name, pretrained))
@@ -200,56 +184,16 @@ class CLIPSource:
         module.eval().requires_grad_(requires_grad=False)
 
 
-def load_config(backbone: str) -> dict[str, Any]:
-    """Read the open_clip config of a backbone.
-
-    Args:
-        backbone (str): Name of an open_clip architecture, or path of a JSON file.
-
-    Returns:
-        dict[str, Any]: ``embed_dim``, ``vision_cfg``, ``text_cfg`` and perhaps ``quick_gelu``.
-
-    Raises:
-        ValueError: If it is unknown, not a config, or not a CLIP with a plain ViT or ResNet.
-    """
-    path = Path(backbone).expanduser()
-    if path.suffix == ".json":
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            msg = f"backbone={backbone!r} cannot be read as an open_clip model config: {error}."
-            raise ValueError(msg) from error
-        config = config.get("model_cfg", config) if isinstance(config, dict) else {}
-    else:
-        config = open_clip.get_model_config(backbone.replace("/", "-"))
-    if config is None:
-        close = difflib.get_close_matches(backbone, open_clip.list_models(), n=3) or ["ViT-L-14-336"]
+def _check_activation(quick_gelu: bool | None, adapters_quick_gelu: bool | None) -> None:
+    if quick_gelu is not None and not isinstance(quick_gelu, bool):
+        msg = f"quick_gelu={quick_gelu!r} must be true, false or null."
+        raise ValueError(msg)
+    if quick_gelu is not None and adapters_quick_gelu is not None and quick_gelu != adapters_quick_gelu:
         msg = (
-            f"Unknown backbone {backbone!r}. Give an architecture of open_clip_torch {open_clip_version.__version__} "
-            f"(near: {', '.join(close)}) or the path of a model config ending in .json."
+            f"quick_gelu={quick_gelu}, but the adapters were trained with quick_gelu={adapters_quick_gelu}. "
+            "Leave quick_gelu out, or use adapters trained with it."
         )
         raise ValueError(msg)
-    _require(backbone, config, ("embed_dim", "vision_cfg", "text_cfg"))
-    _refuse_other_towers(backbone, config)
-    _require(backbone, config["vision_cfg"], ("layers", "width", "patch_size"))
-    return dict(config)
-
-
-def _require(backbone: str, section: dict[str, Any], keys: Sequence[str]) -> None:
-    if missing := [key for key in keys if key not in section]:
-        msg = f"backbone={backbone!r} is no open_clip model config: it lacks {', '.join(missing)}."
-        raise ValueError(msg)
-
-
-def _refuse_other_towers(backbone: str, config: dict[str, Any]) -> None:
-    for part, keys in UNSUPPORTED_KEYS.items():
-        section = config[part] if part else config
-        if found := [key for key in keys if section.get(key) and section[key] not in PLAIN_POOLING]:
-            msg = (
-                f"backbone={backbone!r} is not supported: its config has {', '.join(found)}. "
-                "Choose a CLIP with a plain ViT or ResNet, such as ViT-L-14-336, ViT-B-16 or RN50."
-            )
-            raise ValueError(msg)
 
 
 def _is_trained_with_quick_gelu(name: str, pretrained: str | None, path: Path | None) -> bool:

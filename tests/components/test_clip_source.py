@@ -17,7 +17,8 @@ from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url, list_pr
 from torch.nn import functional
 
 from anomalib_aprilgan.components import clip_source
-from anomalib_aprilgan.components.clip_source import CLIPSource, load_config, resize_positions
+from anomalib_aprilgan.components.clip_config import load_config
+from anomalib_aprilgan.components.clip_source import CLIPSource, resize_positions
 from anomalib_aprilgan.components.pretrained_tags import QUICK_GELU_TAGS
 from anomalib_aprilgan.components.weights import tag_key
 

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from anomalib_aprilgan.components import weights
-from anomalib_aprilgan.components.clip_source import load_config
+from anomalib_aprilgan.components.clip_config import load_config
 from anomalib_aprilgan.components.hub import CHECKPOINT_NAMES, WeightsNotFoundError
 from anomalib_aprilgan.components.pretrained_tags import HUB_REPOSITORIES
 from anomalib_aprilgan.components.weights import HubFile, fetch, file_digest, find_local, load_tensors, locate, tag_key
