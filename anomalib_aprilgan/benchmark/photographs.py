@@ -105,15 +105,7 @@ def report_photographs(
         output: File that receives the report, row by row as they come.
     """
     arguments: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
-    arguments |= {"layers": layers, "adapters": adapters}
-    notes = [f"AprilGAN: {', '.join(f'{name} {value}' for name, value in arguments.items())}."]
-    methods: dict[str, ModelFactory] = {"AprilGAN": partial(AprilGAN, **arguments, **SCORES_ONLY)}
-    try:
-        methods["Patchcore"] = partial(_patchcore, find_patchcore_weights())
-        notes.append(PATCHCORE_NOTE)
-    except ModuleNotFoundError as error:
-        notes.append(f"Patchcore was left out. {error}")
-
+    methods, notes = _methods(arguments | {"layers": layers, "adapters": adapters})
     report = ""
     introduction = _introduction(root, sets, part, notes)
     for line in chain([introduction], _measure_rows(root, sets, part, methods, shots, seeds)):
@@ -122,6 +114,18 @@ def report_photographs(
         if output is not None:
             output.write_text(report, encoding="utf-8")
     return report
+
+
+def _methods(arguments: Mapping[str, Any]) -> tuple[dict[str, ModelFactory], list[str]]:
+    """What is compared, AprilGAN with these arguments, and what readers must know of it."""
+    notes = [f"AprilGAN: {', '.join(f'{name} {value}' for name, value in arguments.items())}."]
+    methods: dict[str, ModelFactory] = {"AprilGAN": partial(AprilGAN, **arguments, **SCORES_ONLY)}
+    try:
+        methods["Patchcore"] = partial(_patchcore, find_patchcore_weights())
+        notes.append(PATCHCORE_NOTE)
+    except ModuleNotFoundError as error:
+        notes.append(f"Patchcore was left out. {error}")
+    return methods, notes
 
 
 def _introduction(root: Path, sets: Sequence[str], part: float, notes: Sequence[str]) -> str:
