@@ -3,6 +3,8 @@
 
 """AnomalyCLIP: learned prompts and their training, torch model and anomalib's modules."""
 
+from .lightning_model import AnomalyCLIP
+from .prompt_training import AnomalyCLIPPrompts
 from .torch_model import AnomalyCLIPModel
 
-__all__ = ["AnomalyCLIPModel"]
+__all__ = ["AnomalyCLIP", "AnomalyCLIPModel", "AnomalyCLIPPrompts"]

@@ -68,9 +68,15 @@ class LearnedPrompts(nn.Module):
         if deep_length > length:
             msg = f"deep_prompt_length={deep_length} must not exceed prompt_length={length}: words would be lost."
             raise ValueError(msg)
-        self.context = nn.Parameter(INITIAL_DEVIATION * torch.randn(2, length, width))
-        self.deep = nn.Parameter(INITIAL_DEVIATION * torch.randn(depth - 1, deep_length, width))
+        self.context = nn.Parameter(torch.empty(2, length, width))
+        self.deep = nn.Parameter(torch.empty(depth - 1, deep_length, width))
         self.deep.requires_grad_(depth > 1)  # several processes wait for the gradient of what has none
+        self.reset()
+
+    def reset(self) -> None:
+        """Draw new prompts from torch's default generator."""
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=INITIAL_DEVIATION)
 
     @property
     def length(self) -> int:

@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalib_aprilgan.components.dataset_names import dataset_name
+from anomalib_aprilgan.april_gan.published_adapters import trained_on_same
 from anomalib_aprilgan.components.published_files import PublishedFile
 
 from .learned_prompts import PUBLISHED, PromptFile, read_prompts
@@ -33,16 +33,16 @@ PUBLISHED_FILES = {
 PUBLISHED_LENGTHS = (12, 4, 9)
 
 
-def choose_for(dataset: str) -> str:
-    """The published prompts for a dataset under test, as in the paper (section 4.1).
+def choose_for(*datasets: str) -> str:
+    """The published prompts for data under test: those that have not seen them, as in the paper (section 4.1).
 
     Args:
-        dataset (str): Name of a dataset or of its datamodule, such as ``MVTecAD``, ``Visa`` or ``Folder``.
+        *datasets (str): Names of datasets or of their datamodules, such as ``Visa``, ``MVTecAD/bottle`` or ``Folder``.
 
     Returns:
         str: ``visa`` for MVTec AD, ``mvtec`` for everything else.
     """
-    return "visa" if dataset_name(dataset) == "mvtec" else "mvtec"
+    return "visa" if any(trained_on_same("mvtec", dataset) for dataset in datasets) else "mvtec"
 
 
 def are_published_for(backbone: str, pretrained: str | None, lengths: Sequence[int]) -> bool:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from golden.weight_rule import golden_tensor
+from PIL import Image
 from safetensors.torch import save_file
 
 GOLDEN_ANOMALY_CLIP = Path(__file__).parents[1] / "golden_anomaly_clip"
 TEXT_WIDTH = 128
+SIDE = 64
 
 
 def golden_prompts(length: int = 6, deep_length: int = 4, depth: int = 3) -> dict[str, torch.Tensor]:
@@ -128,3 +130,24 @@ def small_arguments(tiny_backbone: str) -> dict[str, Any]:
         "deep_prompt_length": 2,
         "deep_prompt_depth": 3,
     }
+
+
+@pytest.fixture(scope="session")
+def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three categories as MVTec AD has them, each with two good test images of noise and two with a white square."""
+    root = tmp_path_factory.mktemp("mvtec")
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[16:48, 16:48] = 255
+    for category in ("bottle", "cable", "carpet"):
+        for seed, kind in enumerate(("train/good", "test/good", "test/good", "test/bad", "test/bad")):
+            pixels = np.random.default_rng([seed, *category.encode()]).integers(90, 160, (SIDE, SIDE, 3))
+            if kind == "test/bad":
+                pixels[mask > 0] = 255
+                save_image(root / category / "ground_truth" / "bad" / f"{seed}_mask.png", mask)
+            save_image(root / category / kind / f"{seed}.png", pixels.astype(np.uint8))
+    return root
+
+
+def save_image(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)

@@ -34,7 +34,7 @@ class TestPrompts:
 
     def test_depth_one_has_no_deep_prompts(self):
         prompts = build_prompts(depth=1)
-        assert prompts.deep.shape == (0, 2, 64)
+        assert prompts.deep.shape == (0, 2, 32)
         assert not prompts.deep.requires_grad
 
     @pytest.mark.parametrize("name", ["length", "deep_length", "depth"])
@@ -144,10 +144,11 @@ class TestPublished:
         assert blobs == {"mvtec": "72adc78", "visa": "c90f1d9"}
 
     @pytest.mark.parametrize(
-        ("dataset", "expected"), [("MVTecAD", "visa"), ("Visa", "mvtec"), ("Folder", "mvtec"), ("", "mvtec")]
+        ("datasets", "expected"),
+        [(["MVTecAD/bottle"], "visa"), (["Visa"], "mvtec"), (["Folder/bolt"], "mvtec"), ([], "mvtec")],
     )
-    def test_those_that_have_not_seen_the_data(self, dataset, expected):
-        assert choose_for(dataset) == expected
+    def test_those_that_have_not_seen_the_data(self, datasets, expected):
+        assert choose_for(*datasets) == expected
 
     @pytest.mark.parametrize(
         ("backbone", "pretrained", "lengths", "expected"),

@@ -1,0 +1,229 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""AnomalyCLIP as a model of anomalib.
+
+Example:
+    >>> from anomalib.engine import Engine  # doctest: +SKIP
+    >>> from anomalib_aprilgan import AnomalyCLIP  # doctest: +SKIP
+    >>> Engine().predict(AnomalyCLIP(), data_path="photos")  # doctest: +SKIP
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.visualization import Visualizer
+from lightning.pytorch import Callback
+from torch import nn
+
+from anomalib_aprilgan.april_gan.checkpoint import only_clip, own_entry, without_clip
+from anomalib_aprilgan.april_gan.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.april_gan.leak import data_under_test, find_leaks
+from anomalib_aprilgan.april_gan.plain_data import plain_layers
+from anomalib_aprilgan.april_gan.post_processor import ProbabilityPostProcessor
+from anomalib_aprilgan.april_gan.pre_processor import CLIPPreProcessor
+from anomalib_aprilgan.data.image_files import ImageFileGuard
+
+from .checkpoint import adopt, describe
+from .published_prompts import are_published_for, choose_for, find_prompts
+from .torch_model import FROM_CHECKPOINT, AnomalyCLIPModel
+
+logger = logging.getLogger(__name__)
+
+# Value of ``prompt_weights`` that leaves the choice to us.
+AUTO = "auto"
+# Metric that appears, as 1, beside those of prompts that have seen the data under test.
+LEAK_MARK = "prompts_trained_on_test_data"
+# Our own entry in checkpoints.
+CHECKPOINT_KEY = "anomaly_clip"
+
+
+class AnomalyCLIP(AnomalibModule):
+    """AnomalyCLIP: zero-shot anomaly detection that needs no class name.
+
+    Args:
+        backbone (str): See :class:`AnomalyCLIPModel`, as all up to ``precision``.
+        pretrained (str | None): Weights of CLIP.
+        image_size (int): Side in pixels of the model's input.
+        layers (Sequence[int]): Blocks whose patch features are compared with the prompts.
+        dpam_layers (int): How many of the last blocks have value-value attention.
+        prompt_length (int): Number of learned vectors before the words.
+        deep_prompt_length (int): Number of learned vectors in between blocks of the text tower.
+        deep_prompt_depth (int): Number of blocks of the text tower with learned vectors.
+        prompt_weights (str | Path | None): Learned prompts, see :class:`AnomalyCLIPModel`. Defaults to ``auto``: with
+            the paper's backbone those of the authors that were not trained on the dataset under test, else random
+            ones, and a warning.
+        sigma (float): Standard deviation in pixels of the Gaussian that smooths the map.
+        precision (str): Of the frozen image tower.
+        pre_processor (nn.Module | bool): Pre-processor, or whether to use the default.
+        post_processor (nn.Module | bool): Post-processor, or whether to use the default.
+        evaluator (Evaluator | bool): Evaluator, or whether to use the default.
+        visualizer (Visualizer | bool): Visualizer, or whether to use the default.
+
+    Raises:
+        ValueError: If the torch model refuses an argument.
+        WeightsNotFoundError: If CLIP's weights are neither here nor to be had.
+    """
+
+    model: AnomalyCLIPModel
+
+    def __init__(
+        self,
+        backbone: str = "ViT-L-14-336",
+        pretrained: str | None = "openai",
+        image_size: int = 518,
+        layers: Sequence[int] = (24,),
+        dpam_layers: int = 19,
+        prompt_length: int = 12,
+        deep_prompt_length: int = 4,
+        deep_prompt_depth: int = 9,
+        prompt_weights: str | Path | None = AUTO,
+        sigma: float = 4.0,
+        precision: str = "fp32",
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
+        layers = plain_layers(layers, "layers")
+        prompt_weights = None if prompt_weights is None else str(prompt_weights)
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor((image_size, image_size))
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        lengths = (prompt_length, deep_prompt_length, deep_prompt_depth)
+        # Which of the authors' prompts is settled when the data are known; a checkpoint may bring others before.
+        self.chooses_prompts = prompt_weights == AUTO and are_published_for(backbone, pretrained, lengths)
+        unless_given = FROM_CHECKPOINT if self.chooses_prompts else None
+        self.model = AnomalyCLIPModel(
+            backbone=backbone,
+            pretrained=pretrained,
+            image_size=image_size,
+            layers=layers,
+            dpam_layers=dpam_layers,
+            prompt_length=prompt_length,
+            deep_prompt_length=deep_prompt_length,
+            deep_prompt_depth=deep_prompt_depth,
+            prompt_weights=unless_given if prompt_weights == AUTO else prompt_weights,
+            sigma=sigma,
+            precision=precision,
+        )
+        self._is_restored = False
+
+    def setup(self, stage: str) -> None:
+        """Settle the prompts, unless a trainer will have it done later, when the data are known."""
+        del stage
+        if self._trainer is None:
+            self._settle()
+
+    # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
+    @torch.inference_mode(mode=False)
+    def _settle(self) -> None:
+        """Take published prompts that have not seen the data under test, unless the choice is made."""
+        if not self.chooses_prompts or self._is_restored:
+            return
+        names = data_under_test(self._trainer)
+        choice = choose_for(*names)
+        if self.model.trained_on is None or (names and choice != self.model.trained_on):
+            self.model.use_prompts(find_prompts(choice))
+
+    def on_predict_start(self) -> None:
+        """Settle the prompts."""
+        self._settle()
+
+    on_validation_start = on_predict_start
+
+    def on_test_start(self) -> None:
+        """Settle the prompts, and tell if they have seen the data under test."""
+        self._settle()
+        if leaks := find_leaks(self.model.trained_on, self._trainer):
+            logger.warning(
+                "The prompts were trained on data under test, %s: the results say nothing about new products, and are "
+                "marked with %s. Take prompts that were trained on other data.",
+                ", ".join(leaks),
+                LEAK_MARK,
+            )
+
+    def on_test_epoch_end(self) -> None:
+        """Mark results of prompts that have seen the data under test."""
+        if find_leaks(self.model.trained_on, self._trainer):
+            self.log(LEAK_MARK, 1.0)
+
+    # Thresholds are fitted to what the model says in validation, exactly as in the test.
+    validation_step = AnomalibModule.test_step
+
+    def val_dataloader(self) -> list[Any]:
+        """No validation data where no datamodule gives any.
+
+        Anomalib validates every zero-shot model before it predicts and fails if no loader is defined at all.
+        """
+        return []
+
+    @staticmethod
+    def configure_optimizers() -> None:
+        """Nothing is trained here."""
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Components, and before them the guard against unreadable and 16-bit files."""
+        guard = ImageFileGuard(self.model.image_size, squashes=isinstance(self.pre_processor, CLIPPreProcessor))
+        return [guard, *raw_scores_first(super().configure_callbacks())]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = without_clip(checkpoint["state_dict"])
+        checkpoint["hyper_parameters"]["prompt_weights"] = FROM_CHECKPOINT
+        checkpoint[CHECKPOINT_KEY] = describe(self.model)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint belongs to this CLIP, and take over what it says.
+
+        Raises:
+            ValueError: If it is of another model, or of another CLIP; differences are named.
+        """
+        adopt(self.model, own_entry(checkpoint, CHECKPOINT_KEY, self.name))
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
+        self._is_restored = True
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No special arguments for the trainer."""
+        return {}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Zero-shot: there is nothing to learn from the data under test."""
+        return LearningType.ZERO_SHOT
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> CLIPPreProcessor:
+        """Default pre-processor: squash to a square, CLIP's normalisation.
+
+        Args:
+            image_size (tuple[int, int] | None): Height and width, equal. Defaults to the paper's 518.
+
+        Raises:
+            ValueError: If height and width differ.
+        """
+        height, width = image_size or (518, 518)
+        if height != width:
+            msg = f"image_size={image_size} must be square: CLIP's images are."
+            raise ValueError(msg)
+        return CLIPPreProcessor(height)
+
+    @staticmethod
+    def configure_post_processor() -> ProbabilityPostProcessor:
+        """Default post-processor: keeps the order of scores; labels are ``> 0.5`` without validation."""
+        return ProbabilityPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Default metrics of a test, none of which needs a threshold."""
+        return Evaluator(test_metrics=default_metrics())
