@@ -4,5 +4,6 @@
 """Data around anomalib's datamodules; knows nothing of the models."""
 
 from .auxiliary import AuxiliaryData
+from .masked_images import MaskedImages
 
-__all__ = ["AuxiliaryData"]
+__all__ = ["AuxiliaryData", "MaskedImages"]

@@ -25,7 +25,16 @@ from torchvision.transforms.v2 import Resize
 
 from .auxiliary_batch import AuxiliaryBatch
 from .auxiliary_dataset import AuxiliaryDataset
-from .auxiliary_sources import DatasetName, build_dataset, build_sources, class_name_of, list_annotated, list_normal
+from .auxiliary_sources import (
+    DatasetName,
+    build_dataset,
+    build_sources,
+    class_name_of,
+    list_all,
+    list_annotated,
+    list_normal,
+)
+from .shared_images import check_disjoint
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +75,8 @@ class AuxiliaryData(AnomalibDataModule):
         mosaic (float): Probability that a training item is a mosaic of four images of its category; the paper's is 0.2
             for MVTec AD and 0 for VisA.
         synthetic (bool): Take normal training images, and put synthetic anomalies on half of them. No mask is needed.
+        labels_only (bool): Take also anomalous images without masks, and hand out no masks at all; for models that
+            learn from labels alone, such as ``AnomalyCLIPPrompts`` with ``image_loss_only``.
         image_size (int): Side S in pixels of images and masks: the model's.
         train_batch_size (int): Images a training batch.
         eval_batch_size (int): Images a validation or test batch.
@@ -90,6 +101,7 @@ class AuxiliaryData(AnomalibDataModule):
         validation: list[str] | None = None,
         mosaic: float = 0.0,
         synthetic: bool = False,
+        labels_only: bool = False,
         image_size: int = 518,
         train_batch_size: int = 8,
         eval_batch_size: int = 8,
@@ -107,6 +119,7 @@ class AuxiliaryData(AnomalibDataModule):
         self.seed: int = seed
         self.mosaic = mosaic
         self.synthetic = synthetic
+        self.labels_only = labels_only
         self.image_size = image_size
 
     @property
@@ -150,7 +163,8 @@ class AuxiliaryData(AnomalibDataModule):
         The parent's splits and its transforms for datasets do not apply: those resize masks by nearest neighbour.
 
         Raises:
-            ValueError: If there are no annotated images, or the model takes another size.
+            ValueError: If there are no annotated images, one is in training and in test, or the model takes another
+                size.
         """
         if not self._is_setup:
             self._setup(stage)
@@ -161,11 +175,13 @@ class AuxiliaryData(AnomalibDataModule):
         self.train_data = self._build_dataset(self.training_categories, mosaic=self.mosaic)
         if self.held_out_categories:
             self.val_data = self.test_data = self._build_dataset(self.held_out_categories)
+            check_disjoint(self.train_data.samples.image_path, self.test_data.samples.image_path)
         else:
             logger.info("No category is held out: there is nothing to validate or test on. Name some in validation.")
 
     def _build_dataset(self, categories: list[str], mosaic: float = 0.0) -> AuxiliaryDataset:
-        list_images = list_normal if self.synthetic else list_annotated
+        list_labelled = list_all if self.labels_only else list_annotated
+        list_images = list_normal if self.synthetic else list_labelled
         sources = [source for source in self.sources if class_name_of(source) in categories]
         rows = [row for source in sources for row in list_images(source, self.seed)]
         anomalous = sum(row["label_index"] == LabelName.ABNORMAL for row in rows)
@@ -176,10 +192,11 @@ class AuxiliaryData(AnomalibDataModule):
         if not self.synthetic and not anomalous:
             msg = (
                 f"There is no anomalous image with a mask of {', '.join(categories)}. Give masks (mask_dir of a "
-                "Folder), or set synthetic=True to make anomalies on normal images."
+                "Folder), set synthetic=True to make anomalies on normal images, or labels_only=True."
             )
             raise ValueError(msg)
-        return AuxiliaryDataset(DataFrame(rows), self.image_size, mosaic, self.synthetic, self.seed)
+        table = DataFrame(rows)
+        return AuxiliaryDataset(table, self.image_size, mosaic, self.synthetic, self.labels_only, self.seed)
 
     def _check_model(self) -> None:
         transform = get_nested_attr(self, "trainer.model.pre_processor.transform", None)

@@ -46,6 +46,7 @@ class AuxiliaryDataset(AnomalibDataset):
         image_size (int): Side S in pixels of image and mask.
         mosaic (float): Probability that an item is a mosaic of four images of its category.
         synthetic (bool): Whether to put synthetic anomalies on half of the images, which must be normal.
+        labels_only (bool): Whether to read no masks and hand out none.
         seed (int): Settles mosaics and synthetic anomalies, together with the number of the item.
 
     Example:
@@ -60,14 +61,16 @@ class AuxiliaryDataset(AnomalibDataset):
         image_size: int,
         mosaic: float = 0.0,
         synthetic: bool = False,
+        labels_only: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.samples = samples  # the parent sorts them by path
-        self.samples.attrs["task"] = "segmentation"
+        self.samples.attrs["task"] = "classification" if labels_only else "segmentation"
         self.image_size = image_size
         self.mosaic = mosaic
         self.synthetic = synthetic
+        self.labels_only = labels_only
         self.seed = seed
         self._members = self.samples.groupby("class_name").indices
 
@@ -84,8 +87,8 @@ class AuxiliaryDataset(AnomalibDataset):
                 anomalies whatever process reads it. Modulo the length it is a row of ``samples``.
 
         Returns:
-            AuxiliaryItem: Image (3, S, S) in [0, 1] and mask (S, S); ``image_path`` of a mosaic is that of its upper
-            left image.
+            AuxiliaryItem: Image (3, S, S) in [0, 1] and, unless labels are all, mask (S, S); ``image_path`` of a mosaic
+            is that of its upper left image.
 
         Raises:
             UnreadableImageError: If a file cannot be read.
@@ -102,7 +105,7 @@ class AuxiliaryDataset(AnomalibDataset):
             annotated = self._load(row, (self.image_size, self.image_size), generator)
         return AuxiliaryItem(
             image=annotated.image,
-            gt_mask=annotated.mask,
+            gt_mask=None if self.labels_only else annotated.mask,
             gt_label=torch.tensor(annotated.is_anomalous),
             image_path=self.samples.image_path.iloc[indices[0]],
             class_name=class_name,
@@ -129,8 +132,9 @@ class AuxiliaryDataset(AnomalibDataset):
         if self.synthetic:
             image, mask = add_anomaly(image, generator)
             return _Annotated(image, mask, is_anomalous=bool(mask.any()))
-        if sample.label_index == LabelName.NORMAL:
-            return _Annotated(image, torch.zeros(size, dtype=torch.bool), is_anomalous=False)
+        if sample.label_index == LabelName.NORMAL or self.labels_only:
+            is_anomalous = sample.label_index != LabelName.NORMAL
+            return _Annotated(image, torch.zeros(size, dtype=torch.bool), is_anomalous=is_anomalous)
         mask = resize_mask(torch.from_numpy(read_mask(sample.mask_path)), size) > 0.5
         return _Annotated(image, mask, is_anomalous=True)
 

@@ -122,15 +122,20 @@ def list_annotated(source: AnomalibDataModule, seed: int) -> list[dict[str, Any]
     Returns:
         list[dict[str, Any]]: Rows for ``AuxiliaryDataset``.
     """
-    # Else part of the test set may go to validation, and MVTecAD2 loses its normal test images.
-    _set_up(source, TestSplitMode.FROM_DIR, seed)
-    rows = _rows(source, source.test_data.samples)
+    rows = list_all(source, seed)
     usable = [row for row in rows if row["label_index"] == LabelName.NORMAL or row["mask_path"]]
     if skipped := len(rows) - len(usable):
         anomalous = sum(row["label_index"] != LabelName.NORMAL for row in rows)
         name = class_name_of(source)
         logger.warning("%s: %d of %d anomalous images have no mask and are left out.", name, skipped, anomalous)
     return usable
+
+
+def list_all(source: AnomalibDataModule, seed: int) -> list[dict[str, Any]]:
+    """All test images of a datamodule, with masks and without, as ``list_annotated`` returns them."""
+    # Else part of the test set may go to validation, and MVTecAD2 loses its normal test images.
+    _set_up(source, TestSplitMode.FROM_DIR, seed)
+    return _rows(source, source.test_data.samples)
 
 
 def list_normal(source: AnomalibDataModule, seed: int) -> list[dict[str, Any]]:
