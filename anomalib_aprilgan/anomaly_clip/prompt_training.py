@@ -149,6 +149,9 @@ class AnomalyCLIPPrompts(AnomalibModule):
 
         Returns:
             torch.Tensor: A scalar.
+
+        Raises:
+            ValueError: If masks are needed and the data have none.
         """
         del batch_idx
         pooled, patches = self.model.encode(batch.image)
@@ -158,8 +161,8 @@ class AnomalyCLIPPrompts(AnomalibModule):
             logits = self.model.logits(pooled, patches, text)
             losses = {"image_loss": image_loss(logits.image, batch.gt_label)}
             if not self.image_loss_only:
-                target = (batch.gt_mask > 0.5).reshape(len(batch.image), *batch.gt_mask.shape[-2:])  # (N, S, S)
-                losses["pixel_loss"] = self.pixel_weight * pixel_loss(logits.patches, target, self.model.upsampling)
+                loss = pixel_loss(logits.patches, _target(batch), self.model.upsampling)
+                losses["pixel_loss"] = self.pixel_weight * loss
         if self._trainer is not None:
             self.log_dict(losses, on_step=True, prog_bar=True, batch_size=len(batch.image))
         return torch.stack(list(losses.values())).sum()
@@ -282,3 +285,12 @@ class AnomalyCLIPPrompts(AnomalibModule):
     def configure_evaluator() -> Evaluator:
         """Metrics of the held-out categories, after every epoch and at the end."""
         return Evaluator(val_metrics=default_metrics(), test_metrics=default_metrics())
+
+
+def _target(batch: Any) -> torch.Tensor:  # ruff: ignore[any-type] - as above
+    """The masks of a batch, (N, S, S), bool."""
+    if batch.gt_mask is None:
+        msg = "The data have no masks: set image_loss_only=True to learn from labels alone."
+        raise ValueError(msg)
+    mask: torch.Tensor = batch.gt_mask > 0.5
+    return mask.reshape(len(batch.image), *mask.shape[-2:])

@@ -212,6 +212,15 @@ class TestEngine:
         assert np.isfinite(recorder.losses).all()
         assert all(tensor.dtype == torch.float32 for tensor in load_file(model.prompts_path).values())
 
+    def test_labels_alone(self, mvtec_root, arguments, engine):
+        recorder, model = LossRecorder(), AnomalyCLIPPrompts(image_loss_only=True, **arguments)
+        data = auxiliary(mvtec_root, labels_only=True)
+        reported = engine(callbacks=[recorder]).train(model, datamodule=data)[0]
+        assert "pixel_loss" not in recorder.logged
+        assert 0 <= reported["image_AUROC"] <= 1
+        with pytest.raises(ValueError, match="The data have no masks: set image_loss_only=True"):
+            engine().fit(AnomalyCLIPPrompts(**arguments), datamodule=auxiliary(mvtec_root, labels_only=True))
+
     def test_data_of_earlier_runs_are_remembered(self, trained, arguments, mvtec_root, engine):
         model = AnomalyCLIPPrompts(start_from=trained[0].prompts_path, **arguments)
         engine().fit(model, datamodule=auxiliary(mvtec_root, categories=["carpet"], validation=None))
