@@ -3,45 +3,24 @@
 
 """The linear adapters that map a stage's patch tokens into the text space, and their files."""
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 
-from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.clip_tower import CLIPTower
 from anomalib_aprilgan.components.download import git_blob_hash
+from anomalib_aprilgan.components.trained_file import TrainedWith, read_trained, write_trained
 
 AUTHORS_KEY = "trainable_linearlayer"
 
 
-@dataclass(frozen=True)
-class AdapterMetadata:
-    """What adapters were trained with; None where a file does not say.
-
-    Attributes:
-        backbone (str | None): open_clip architecture.
-        pretrained (str | None): Tag or source of CLIP's weights.
-        quick_gelu (bool | None): Activation of both towers.
-        layers (tuple[int, ...] | None): Stages, 1-based.
-        image_size (int | None): Side in pixels.
-        trained_on (str | None): Data.
-    """
-
-    backbone: str | None = None
-    pretrained: str | None = None
-    quick_gelu: bool | None = None
-    layers: tuple[int, ...] | None = None
-    image_size: int | None = None
-    trained_on: str | None = None
-
+# What adapters were trained with, as far as their file says.
+AdapterMetadata: TypeAlias = TrainedWith
 
 # The authors' published files hold no metadata, so they are known by their git blob hashes
 # (github.com/ByChelsea/VAND-APRIL-GAN, commit f13b8a6, exps/pretrained). Their factory left QuickGELU out.
@@ -93,9 +72,7 @@ class StageAdapters(nn.Module):
         Raises:
             OSError: If the file cannot be written.
         """
-        described = {key: json.dumps(value) for key, value in asdict(metadata).items() if value is not None}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomically(Path(path), save(tensors, metadata=described))
+        write_trained(path, self.state_dict(), metadata)
 
 
 class ProjectionAdapters(nn.Module):
@@ -160,12 +137,7 @@ class AdapterFile:
         Raises:
             ValueError: If the metadata name another backbone.
         """
-        theirs = self.metadata.backbone
-        if theirs is None or ".json" in {Path(theirs).suffix, Path(backbone).suffix}:
-            return  # the name of a config file says nothing about what is in it
-        if theirs.replace("/", "-") != backbone.replace("/", "-"):
-            msg = f"{self.path} was trained with backbone {theirs!r}, the model uses {backbone!r}."
-            raise ValueError(msg)
+        self.metadata.check_backbone(backbone, self.path)
 
 
 def read_adapters(path: str | Path) -> AdapterFile:
@@ -186,7 +158,7 @@ def read_adapters(path: str | Path) -> AdapterFile:
         msg = f"adapters={str(path)!r} is not a file. Give a .safetensors file or a .pth of the authors' code."
         raise FileNotFoundError(msg)
     try:
-        weights, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_authors(path)
+        weights, metadata = read_trained(path) if path.suffix == ".safetensors" else _read_authors(path)
         weights = {name: tensor.float() for name, tensor in weights.items()}
         _refuse_other_weights(weights)
     except Exception as error:  # whatever a file holds instead, its reader stumbles over it
@@ -200,17 +172,6 @@ def _refuse_other_weights(weights: dict[str, torch.Tensor]) -> None:
     if others or not weights:
         msg = f"it holds {len(others)} other tensors such as {', '.join(others[:2])}" if others else "it is empty"
         raise ValueError(msg)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], AdapterMetadata]:
-    with safe_open(path, framework="pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # ruff: ignore[in-dict-keys] - it is no dict
-        described = file.metadata() or {}
-    known = {field.name for field in fields(AdapterMetadata)}  # other tools leave remarks of their own
-    metadata: dict[str, Any] = {key: json.loads(value) for key, value in described.items() if key in known}
-    if layers := metadata.get("layers"):
-        metadata["layers"] = tuple(layers)
-    return weights, AdapterMetadata(**metadata)
 
 
 def _read_authors(path: Path) -> tuple[dict[str, torch.Tensor], AdapterMetadata]:

@@ -3,48 +3,29 @@
 
 """The adapters that the paper's authors published: by name, from the web or a mirror, into the package's cache."""
 
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from anomalib_aprilgan.components.cache import cache_dir
-from anomalib_aprilgan.components.download import download, is_intact
+from anomalib_aprilgan.components.published_files import PublishedFile
 
 from .adapters import PUBLISHED, AdapterFile, AdapterMetadata, read_adapters
 
 AUTHORS_URL = "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/f13b8a6/exps/pretrained"
 # Address of a folder that holds the authors' files under their names.
 MIRROR_VARIABLE = "ANOMALIB_APRILGAN_ADAPTERS_URL"
-OFFLINE_VARIABLE = "ANOMALIB_APRILGAN_OFFLINE"
-HUB_OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
-
-
-class AdaptersNotFoundError(FileNotFoundError):
-    """Published adapters are neither on this machine nor to be had; the message says where they may be put."""
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A file of the authors.
-
-    Attributes:
-        file_name (str): Its name in their repository.
-        blob (str): Its git blob hash, by which ``read_adapters`` knows its metadata, too.
-        metadata (AdapterMetadata): What it was trained with.
-    """
-
-    file_name: str
-    blob: str
-    metadata: AdapterMetadata
-
-
 # By the data that they were trained on: "mvtec" and "visa".
 PUBLISHED_FILES = {
-    metadata.trained_on: PublishedFile(f"{metadata.trained_on}_pretrained.pth", blob, metadata)
-    for blob, metadata in PUBLISHED.items()
-    if metadata.trained_on
+    data: PublishedFile(
+        title=f"Adapters {data!r}",
+        argument="adapters",
+        folder=AUTHORS_URL,
+        path=f"{data}_pretrained.pth",
+        cached_as=f"adapters/{data}_pretrained.pth",
+        blob=blob,
+        mirror_variable=MIRROR_VARIABLE,
+    )
+    for blob, data in ((blob, str(metadata.trained_on)) for blob, metadata in PUBLISHED.items())
 }
 # The names of datasets that anomalib and the authors spell differently.
 SAME_DATASET = {"mvtecad": "mvtec"}
@@ -73,7 +54,7 @@ def published_for(
         ValueError: If they belong to the model but for the activation that is asked for.
     """
     wanted = (backbone, pretrained, tuple(layers))
-    offered = [file.metadata for file in PUBLISHED_FILES.values()]
+    offered = PUBLISHED.values()
     found = next((data for data in offered if (data.backbone, data.pretrained, data.layers) == wanted), None)
     if found is not None and quick_gelu not in {None, found.quick_gelu}:
         msg = f"quick_gelu={quick_gelu}, but the authors' adapters belong to {found.quick_gelu}. Leave it out."
@@ -125,8 +106,7 @@ def published_path(name: str) -> Path | None:
     Raises:
         ValueError: If there are no such adapters.
     """
-    target = _target(name)
-    return target if is_intact(target, PUBLISHED_FILES[name].blob) else None
+    return _published(name).find()
 
 
 def fetch_published(name: str) -> Path:
@@ -139,20 +119,11 @@ def fetch_published(name: str) -> Path:
         Path: In the cache; where that cannot be written, a temporary file that ends with this process.
 
     Raises:
-        AdaptersNotFoundError: If they are not in the cache and the network is forbidden, out of reach or without them.
+        PublishedFileNotFoundError: If they are not in the cache and the network is forbidden, out of reach or without
+            them.
         ValueError: If there are no such adapters.
     """
-    if path := published_path(name):
-        return path
-    for variable in (OFFLINE_VARIABLE, HUB_OFFLINE_VARIABLE):
-        if os.environ.get(variable, "").strip().lower() in {"1", "true", "yes", "on"}:
-            raise AdaptersNotFoundError(_explain(name, f"{variable} forbids the network"))
-    file = PUBLISHED_FILES[name]
-    folder = os.environ.get(MIRROR_VARIABLE, "").strip() or AUTHORS_URL
-    try:
-        return download(f"{folder.rstrip('/')}/{file.file_name}", _target(name), file.blob)
-    except OSError as error:  # no network, a refusal, another file, a full disk
-        raise AdaptersNotFoundError(_explain(name, str(error))) from error
+    return _published(name).fetch()
 
 
 def find_adapters(adapters: str | Path) -> AdapterFile:
@@ -165,25 +136,15 @@ def find_adapters(adapters: str | Path) -> AdapterFile:
         AdapterFile: Weights and metadata.
 
     Raises:
-        AdaptersNotFoundError: If published ones are neither here nor to be had.
+        PublishedFileNotFoundError: If published ones are neither here nor to be had.
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no adapters.
     """
     return read_adapters(fetch_published(str(adapters)) if adapters in PUBLISHED_FILES else adapters)
 
 
-def _target(name: str) -> Path:
+def _published(name: str) -> PublishedFile:
     if name not in PUBLISHED_FILES:
         msg = f"adapters={name!r} are not among the published ones. Choose {' or '.join(sorted(PUBLISHED_FILES))}."
         raise ValueError(msg)
-    return cache_dir() / "adapters" / PUBLISHED_FILES[name].file_name
-
-
-def _explain(name: str, reason: str) -> str:
-    file = PUBLISHED_FILES[name]
-    return (
-        f"Adapters {name!r} ({file.file_name}, git blob {file.blob}) are not intact on this machine and cannot be "
-        f"downloaded: {reason}. Do one of these: copy the file from {AUTHORS_URL}/{file.file_name} to {_target(name)}, "
-        f"or to any place and pass adapters=PATH; name the folder of a mirror in {MIRROR_VARIABLE}; or unset "
-        f"{OFFLINE_VARIABLE} and {HUB_OFFLINE_VARIABLE} where the network may be used."
-    )
+    return PUBLISHED_FILES[name]

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -264,7 +263,7 @@ class TestPublishedAdapters:
             return replace(file, metadata=replace(file.metadata, trained_on=name))
 
         metadata = AdapterMetadata(golden["backbone"], golden["pretrained"], quick_gelu=False, layers=(1, 2, 3, 4))
-        monkeypatch.setattr(published_adapters, "PUBLISHED_FILES", {"visa": SimpleNamespace(metadata=metadata)})
+        monkeypatch.setattr(published_adapters, "PUBLISHED", {"blob": metadata})
         monkeypatch.setattr(lightning_model, "find_adapters", find)
         return names, {**golden, "adapters": "auto", "visualizer": False}
 

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,23 +18,24 @@ import torch
 from anomalib.data import AnomalibDataModule
 from torch import nn
 
-from anomalib_aprilgan.april_gan import adapters, published_adapters
 from anomalib_aprilgan.april_gan.adapters import PUBLISHED, read_adapters
 from anomalib_aprilgan.april_gan.published_adapters import (
-    HUB_OFFLINE_VARIABLE,
     MIRROR_VARIABLE,
-    OFFLINE_VARIABLE,
     PUBLISHED_FILES,
-    AdaptersNotFoundError,
-    PublishedFile,
     choose_for,
     fetch_published,
     published_path,
     trained_on_same,
 )
+from anomalib_aprilgan.components import published_files
 from anomalib_aprilgan.components.download import DownloadError, git_blob_hash
+from anomalib_aprilgan.components.published_files import (
+    HUB_OFFLINE_VARIABLE,
+    OFFLINE_VARIABLE,
+    PublishedFileNotFoundError,
+)
 
-METADATA = PUBLISHED_FILES["mvtec"].metadata
+METADATA = PUBLISHED[PUBLISHED_FILES["mvtec"].blob]
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -57,12 +59,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "mirror" / "adapters"
     folder.mkdir(parents=True)
     for number, (name, entry) in enumerate(list(PUBLISHED_FILES.items())):
-        maps = nn.ModuleList(nn.Linear(2, 1 + number) for _ in entry.metadata.layers)
+        metadata = PUBLISHED[entry.blob]
+        maps = nn.ModuleList(nn.Linear(2, 1 + number) for _ in metadata.layers)
         weights = {f"fc.{key}": tensor for key, tensor in maps.state_dict().items()}
-        torch.save({"trainable_linearlayer": weights}, folder / entry.file_name)
-        blob = git_blob_hash(folder / entry.file_name)
-        monkeypatch.setitem(PUBLISHED_FILES, name, PublishedFile(entry.file_name, blob, entry.metadata))
-        monkeypatch.setitem(adapters.PUBLISHED, blob, entry.metadata)
+        torch.save({"trainable_linearlayer": weights}, folder / entry.path)
+        blob = git_blob_hash(folder / entry.path)
+        monkeypatch.setitem(PUBLISHED_FILES, name, replace(entry, blob=blob))
+        monkeypatch.setitem(PUBLISHED, blob, metadata)
     return folder
 
 
@@ -84,12 +87,12 @@ def mirror(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 @pytest.fixture
 def no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published_adapters, "download", lambda *arguments: pytest.fail("asked for the network"))
+    monkeypatch.setattr(published_files, "download", lambda *arguments: pytest.fail("asked for the network"))
 
 
 class TestRegistry:
     def test_files_are_those_of_the_authors(self):
-        files = {name: (file.file_name, file.blob) for name, file in PUBLISHED_FILES.items()}
+        files = {name: (file.path, file.blob) for name, file in PUBLISHED_FILES.items()}
         assert files == {
             "mvtec": ("mvtec_pretrained.pth", "a057cec6c2ba5996baa0160a51e155908156813f"),
             "visa": ("visa_pretrained.pth", "86d6848c543f8393663d35c0333498ffb5ce9b68"),
@@ -97,8 +100,7 @@ class TestRegistry:
 
     def test_metadata_are_those_that_the_reader_knows(self):
         for name, file in PUBLISHED_FILES.items():
-            assert file.metadata is PUBLISHED[file.blob]
-            assert file.metadata.trained_on == name
+            assert PUBLISHED[file.blob].trained_on == name
 
     @pytest.mark.parametrize("function", [fetch_published, published_path])
     def test_unknown_name_is_refused(self, function):
@@ -145,7 +147,7 @@ class TestFetching:
         (folder / "mvtec_pretrained.pth").write_bytes(b"<html>Please log in</html>")
         blob = PUBLISHED_FILES["mvtec"].blob
         with pytest.raises(
-            AdaptersNotFoundError, match=rf"holds another file: expected git blob {blob}, found \w{{40}}"
+            PublishedFileNotFoundError, match=rf"holds another file: expected git blob {blob}, found \w{{40}}"
         ):
             fetch_published("mvtec")
         assert not list(cache_folder.glob("**/mvtec*"))
@@ -167,8 +169,8 @@ class TestAddress:
             msg = "nobody there"
             raise DownloadError(msg)
 
-        monkeypatch.setattr(published_adapters, "download", download)
-        with pytest.raises(AdaptersNotFoundError, match="nobody there"):
+        monkeypatch.setattr(published_files, "download", download)
+        with pytest.raises(PublishedFileNotFoundError, match="nobody there"):
             fetch_published("visa")
         return asked[0]
 
@@ -195,7 +197,7 @@ class TestNoNetwork:
     @pytest.mark.parametrize("value", ["1", "true", "Yes", "ON", " 1 "])
     def test_offline_nobody_is_asked(self, no_request, monkeypatch, variable, value):
         monkeypatch.setenv(variable, value)
-        with pytest.raises(AdaptersNotFoundError, match=f"cannot be downloaded: {variable} forbids the network"):
+        with pytest.raises(PublishedFileNotFoundError, match=f"cannot be downloaded: {variable} forbids the network"):
             fetch_published("mvtec")
 
     @pytest.mark.parametrize("value", ["0", "false", "no", ""])
@@ -213,7 +215,8 @@ class TestNoNetwork:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         monkeypatch.setenv(MIRROR_VARIABLE, url)
-        with pytest.raises(AdaptersNotFoundError, match=rf"no answer from {url}/mvtec_pretrained.pth \(.*\)") as caught:
+        message = rf"no answer from {url}/mvtec_pretrained.pth \(.*\)"
+        with pytest.raises(PublishedFileNotFoundError, match=message) as caught:
             fetch_published("mvtec")
         for remedy in (
             "Adapters 'mvtec' (mvtec_pretrained.pth, git blob a057cec6c2ba",
@@ -228,7 +231,7 @@ class TestNoNetwork:
 
     def test_file_that_the_mirror_lacks_is_told(self, mirror, folder):
         (folder / "visa_pretrained.pth").unlink()
-        with pytest.raises(AdaptersNotFoundError, match=r"adapters/visa_pretrained.pth answers 404"):
+        with pytest.raises(PublishedFileNotFoundError, match=r"adapters/visa_pretrained.pth answers 404"):
             fetch_published("visa")
 
     def test_file_that_the_user_copied_is_taken(self, folder, cache_folder, no_request):
@@ -306,6 +309,6 @@ class TestDatasets:
 
 def test_every_word_of_the_message_is_for_the_reader(no_request, monkeypatch):
     monkeypatch.setenv(OFFLINE_VARIABLE, "1")
-    with pytest.raises(AdaptersNotFoundError, match=r"^Adapters 'visa' \(.*may be used\.$") as caught:
+    with pytest.raises(PublishedFileNotFoundError, match=r"^Adapters 'visa' \(.*may be used\.$") as caught:
         fetch_published("visa")
     assert not re.search(r"None|\{|\}|  ", str(caught.value))
