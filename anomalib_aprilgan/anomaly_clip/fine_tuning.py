@@ -1,0 +1,92 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Fine-tune prompts on data of one's own, and tell what it gained on images that were held out.
+
+``python -m anomalib_aprilgan.anomaly_clip.fine_tuning --config configs/anomaly_clip_finetune.yaml``
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from anomalib.cli import AnomalibCLI
+from anomalib.data.utils.label import LabelName
+from anomalib.engine import Engine
+
+from anomalib_aprilgan.data import AuxiliaryData
+
+from .prompt_training import AnomalyCLIPPrompts
+
+# Columns of the table, and anomalib's names of the metrics.
+METRICS = {
+    "pixel AUROC": "pixel_AUROC",
+    "pixel AUPRO": "pixel_AUPRO",
+    "pixel AP": "pixel_AveragePrecision",
+    "image AUROC": "image_AUROC",
+    "image AP": "image_AveragePrecision",
+}
+
+
+def fine_tune(args: Sequence[str]) -> str:
+    """Test, train and test again, with the options of ``anomalib train``.
+
+    The held-out categories of the data are tested on; no image of theirs may be among those to train on.
+
+    Args:
+        args (Sequence[str]): Options, such as ``["--config", "configs/anomaly_clip_finetune.yaml"]``; the model must be
+            ``AnomalyCLIPPrompts`` and the data ``AuxiliaryData`` with ``validation``.
+
+    Returns:
+        str: A table in Markdown with one row before and one after, in percent, and the path of the new prompts.
+
+    Raises:
+        ValueError: If model or data are others, or an image is in training and in test.
+    """
+    cli = AnomalibCLI(["train", *args], run=False)
+    model, data = cli.model, cli.datamodule
+    if not isinstance(model, AnomalyCLIPPrompts):
+        msg = f"The model is {type(model).__name__}: fine-tuning is for AnomalyCLIPPrompts."
+        raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - a value of a configuration file
+    if not isinstance(data, AuxiliaryData) or not data.held_out_categories:
+        msg = "The data must be AuxiliaryData with validation, the names of the sources to test on."
+        raise ValueError(msg)
+    data.prepare_data()
+    data.setup()  # refuses shared images before any work
+    engine: Engine = cli.engine
+    start = model.hparams["start_from"] or "random prompts"
+    before = engine.test(model, datamodule=data)[0]
+    engine.fit(model, datamodule=data)
+    after = engine.test(model, datamodule=data)[0]
+    table = render(data, {f"before ({start})": before, "after": after})
+    return f"{table}\nPrompts: {model.prompts_path}\n"
+
+
+def render(data: AuxiliaryData, results: Mapping[str, Mapping[str, float]]) -> str:
+    """A table in Markdown.
+
+    Args:
+        data (AuxiliaryData): Set up.
+        results (Mapping[str, Mapping[str, float]]): Metrics by anomalib's names, a row each; what is missing gets a dash, as
+            do metrics of images where all test images are of one kind.
+
+    Returns:
+        str: Title, head and rows, in percent.
+    """
+    labels = data.test_data.samples.label_index
+    anomalous = int((labels == LabelName.ABNORMAL).sum())
+    undefined = {name for name in METRICS.values() if name.startswith("image_") and labels.nunique() == 1}
+
+    def cell(found: Mapping[str, float], name: str) -> str:
+        return f"{100 * found[name]:.1f}" if name in found and name not in undefined else "-"
+
+    rows = [[row, *(cell(found, name) for name in METRICS.values())] for row, found in results.items()]
+    lines = [["prompts", *METRICS], ["---"] * (1 + len(METRICS)), *rows]
+    title = (
+        f"{len(data.train_data)} images to train on ({', '.join(data.training_data)}), {len(labels)} to test on "
+        f"({', '.join(data.testing_data)}), {anomalous} of them anomalous; in percent."
+    )
+    return "\n".join([title, "", *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(fine_tune(sys.argv[1:]))

@@ -1,0 +1,114 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Fine-tuning prints what it gained on other images, and the configs in configs/ fit the signatures."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from anomalib.cli import AnomalibCLI
+
+from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AuxiliaryData
+from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune
+from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
+from anomalib_aprilgan.components.trained_file import TrainedWith
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def folders(mvtec_root: Path, tmp_path: Path) -> Path:
+    """Folders ``train`` and ``test`` with anomalous images and masks of two categories."""
+    for part, category in (("train", "bottle"), ("test", "cable")):
+        for index in (3, 4):
+            for folder, kind, ending in (("image", "test", ""), ("mask", "ground_truth", "_mask")):
+                target = tmp_path / part / folder / f"{index}{ending}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(mvtec_root / category / kind / "bad" / target.name, target)
+    return tmp_path
+
+
+@pytest.fixture
+def overrides(folders: Path, small_arguments: dict[str, Any], tmp_path: Path) -> list[str]:
+    """The fine-tuning config with a small CLIP and small data in place of the real ones."""
+    LearnedPrompts(32, 4, 2, 3).save(tmp_path / "start.safetensors", TrainedWith(trained_on="MVTecAD/bottle"))
+    model = {**small_arguments, "start_from": str(tmp_path / "start.safetensors")}
+    sources = [
+        {
+            "class_path": "anomalib_aprilgan.data.MaskedImages",
+            "init_args": {"name": part, "root": str(folders / part), "image_dir": "image", "mask_dir": "mask"},
+        }
+        for part in ("train", "test")
+    ]
+    data = {"sources": sources, "image_size": 56, "num_workers": 0, "train_batch_size": 2}
+    small = {
+        "model": {"init_args": model},
+        "data": {"init_args": data},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
+        "default_root_dir": str(tmp_path / "results"),
+    }
+    (tmp_path / "small.yaml").write_text(json.dumps(small), encoding="utf-8")
+    return ["--config", str(CONFIGS / "anomaly_clip_finetune.yaml"), "--config", str(tmp_path / "small.yaml")]
+
+
+def test_table_before_and_after(overrides, tmp_path):
+    table = fine_tune(overrides)
+    lines = table.splitlines()
+    assert lines[0] == (
+        "2 images to train on (MaskedImages/train), 2 to test on (MaskedImages/test), 2 of them anomalous; in percent."
+    )
+    assert lines[2].startswith("| prompts | pixel AUROC | pixel AUPRO |")
+    before, after = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:6])
+    assert before[0] == f"before ({tmp_path / 'start.safetensors'})"
+    assert after[0] == "after"
+    assert all(re.fullmatch(r"\d+\.\d", cell) for cell in [*before[1:4], *after[1:4]])
+    assert before[4:] == after[4:] == ["-", "-"]  # all test images are anomalous
+    assert before[1:4] != after[1:4]
+    prompts = Path(lines[-1].removeprefix("Prompts: "))
+    assert prompts.is_file()
+
+
+def test_image_in_both_is_refused_before_any_work(overrides, folders, tmp_path):
+    shutil.copy(folders / "train" / "image" / "3.png", folders / "test" / "image" / "4.png")
+    with pytest.raises(ValueError, match="1 images are in training and in test"):
+        fine_tune(overrides)
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
+
+
+def test_other_models_and_data_are_refused(overrides):
+    with pytest.raises(ValueError, match="The data must be AuxiliaryData with validation"):
+        fine_tune([*overrides, "--data.validation", "[]"])
+
+
+class TestConfigs:
+    """The YAML files fit the signatures; the paper's CLIP is not here, so a small one takes its place."""
+
+    @pytest.fixture
+    def small(self, small_arguments, tmp_path) -> str:
+        (tmp_path / "small.yaml").write_text(json.dumps({"model": {"init_args": small_arguments}}), encoding="utf-8")
+        return str(tmp_path / "small.yaml")
+
+    @pytest.mark.parametrize(("name", "categories"), [("mvtec", 15), ("visa", 12)])
+    def test_training(self, name, categories, small):
+        config = CONFIGS / f"anomaly_clip_{name}.yaml"
+        cli = AnomalibCLI(["train", "--config", str(config), "--config", small], run=False)
+        assert (type(cli.model), type(cli.datamodule)) == (AnomalyCLIPPrompts, AuxiliaryData)
+        assert (cli.model.learning_rate, cli.model.betas, cli.model.pixel_weight) == (1e-3, (0.5, 0.999), 16)
+        assert (len(cli.datamodule.training_categories), cli.datamodule.train_batch_size) == (categories, 8)
+        assert cli.config["train"]["trainer"]["max_epochs"] == 15
+        paper = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]
+        assert (paper["backbone"], paper["image_size"], paper["layers"]) == ("ViT-L-14-336", 518, [24])
+        assert (paper["prompt_length"], paper["deep_prompt_length"], paper["deep_prompt_depth"]) == (12, 4, 9)
+
+    def test_zero_shot(self, small):
+        config = str(CONFIGS / "anomaly_clip_zero_shot.yaml")
+        cli = AnomalibCLI(["train", "--config", config, "--config", small], run=False)
+        assert type(cli.model) is AnomalyCLIP
+        assert cli.datamodule.category == "bottle"
