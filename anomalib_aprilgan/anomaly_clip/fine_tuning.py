@@ -66,8 +66,8 @@ def render(data: AuxiliaryData, results: Mapping[str, Mapping[str, float]]) -> s
 
     Args:
         data (AuxiliaryData): Set up.
-        results (Mapping[str, Mapping[str, float]]): Metrics by anomalib's names, a row each; what is missing gets a dash, as
-            do metrics of images where all test images are of one kind.
+        results (Mapping[str, Mapping[str, float]]): Metrics by anomalib's names, a row each; what is missing gets a
+            dash, as do metrics of images where all test images are of one kind.
 
     Returns:
         str: Title, head and rows, in percent.
