@@ -24,6 +24,7 @@ from anomalib_aprilgan.data.references import draw_references, list_candidates, 
 from .adapters import StageAdapters
 from .checkpoint import adopt, describe, make_room_for_adapters, only_clip, own_entry, without_clip
 from .evaluation import default_metrics, raw_scores_first
+from .export import ONNX_DEFAULTS, ExportedModel, add_metadata, metadata, save_torch
 from .leak import LEAK_MARK, data_under_test, find_leaks, warn_of_leaks
 from .plain_data import plain_layers, plain_paths, plain_prompts
 from .post_processor import ProbabilityPostProcessor
@@ -261,6 +262,25 @@ class AprilGAN(AnomalibModule):
         self.reference_paths = list(saved["reference_paths"])
         self.k_shot = len(self.reference_paths)
         self._is_restored = True
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export for anomalib's ``TorchInferencer``, with metadata; what only training and tests need stays behind."""
+        self.setup("export")
+        exported = ExportedModel(self.pre_processor, self.model, self.post_processor)
+        path = Path(export_root) / "weights" / "torch" / f"{model_file_name}.pt"
+        return save_torch(exported, metadata(self.model, self.reference_paths), path)
+
+    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # ruff: ignore[any-type] - of torch.onnx.export
+    ) -> Path:
+        """Export as ONNX, with metadata; OpenVINO's model is made of it. Arguments are the parent's."""
+        self.setup("export")
+        path = super().to_onnx(export_root, model_file_name, input_size, **{**ONNX_DEFAULTS, **kwargs})
+        return add_metadata(path, metadata(self.model, self.reference_paths))
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exports: the same verdicts in ONNX Runtime, OpenVINO and anomalib's inferencers, and nothing else in the files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from anomalib.cli import AnomalibCLI
+from anomalib.data import Folder
+from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_aprilgan import AprilGAN
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+# Kinds of models: golden arrays of that name, and how many references.
+KINDS = [("tiny_vit", 0), ("tiny_vit", 2), ("tiny_rn", 2)]
+PHOTO_SIZE = (90, 110)
+
+Outputs = dict[str, np.ndarray]
+
+
+def photographs(number: int, size: tuple[int, int]) -> torch.Tensor:
+    """Images of whole grey levels, as they come from files, and each of another brightness."""
+    levels = torch.randint(0, 256, (number, 3, *size)) // torch.arange(1, number + 1)[:, None, None, None]
+    return levels / 255
+
+
+def write_photo(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*PHOTO_SIZE, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def build(golden_arguments, tmp_path_factory) -> Callable[[str, int], AprilGAN]:
+    """Factory of models that are set up, with fitted thresholds."""
+    folder = tmp_path_factory.mktemp("references")
+    for seed in range(2):
+        write_photo(folder / f"{seed}.png", seed)
+
+    def make(name: str, shots: int) -> AprilGAN:
+        source = folder if shots else None
+        model = AprilGAN("bottle", shots, source, **golden_arguments(name), evaluator=False, visualizer=False)
+        model.setup("predict")
+        model.post_processor._image_threshold.fill_(0.48)
+        model.post_processor._pixel_threshold.fill_(0.4)
+        return model.eval()
+
+    return make
+
+
+def run_onnx(path: Path, images: torch.Tensor) -> Outputs:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"input": images.numpy()}), strict=True))
+
+
+def run_openvino(path: Path, images: torch.Tensor, config: dict[str, str] = FULL_PRECISION) -> Outputs:
+    compiled = openvino.Core().compile_model(path, "CPU", config)
+    result = compiled(images.numpy())
+    return {output.any_name: result[output] for output in compiled.outputs}
+
+
+def assert_same_verdicts(model: AprilGAN, outputs: Outputs, images: torch.Tensor) -> None:
+    expected = model(images)
+    assert outputs.keys() == {"pred_score", "pred_label", "anomaly_map", "pred_mask"}
+    for name in ("pred_score", "anomaly_map"):
+        theirs = torch.from_numpy(outputs[name])
+        torch.testing.assert_close(theirs, getattr(expected, name), rtol=0, atol=1e-4)
+    assert outputs["pred_label"].tolist() == expected.pred_label.tolist()
+    assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
+
+
+@pytest.mark.parametrize(("name", "shots"), KINDS)
+class TestVerdicts:
+    def test_of_onnx_runtime_for_any_batch_and_size(self, build, name, shots, tmp_path):
+        model = build(name, shots)
+        path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path)
+        native = model.model.image_size
+        for number, size in ((1, PHOTO_SIZE), (3, (native, native)), (2, (40, 200))):
+            images = photographs(number, size)
+            assert_same_verdicts(model, run_onnx(path, images), images)
+
+    def test_of_openvino_for_any_batch(self, build, name, shots, tmp_path):
+        model = build(name, shots)
+        path = Engine(default_root_dir=tmp_path).export(model, "openvino", export_root=tmp_path, input_size=PHOTO_SIZE)
+        for number in (1, 3):
+            images = photographs(number, PHOTO_SIZE)
+            assert_same_verdicts(model, run_openvino(path, images), images)
+
+
+def test_images_of_the_models_own_size_need_no_whole_grey_levels(build, tmp_path):
+    model = build("tiny_vit", 0)
+    path = model.to_onnx(tmp_path)
+    images = torch.rand(2, 3, 70, 70)
+    assert_same_verdicts(model, run_onnx(path, images), images)
+
+
+def test_batch_can_be_fixed(build, tmp_path):
+    model = build("tiny_vit", 0)
+    path = model.to_onnx(tmp_path, input_size=(70, 70), dynamic_axes=None)
+    assert onnxruntime.InferenceSession(path).get_inputs()[0].shape == [1, 3, 70, 70]
+    images = photographs(1, (70, 70))
+    assert_same_verdicts(model, run_onnx(path, images), images)
+
+
+def test_openvinos_own_precision_is_not_full(build, tmp_path):
+    model = build("tiny_vit", 2)
+    images = photographs(2, (70, 70))
+    path = model.to_openvino(tmp_path, input_size=(70, 70))
+    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    bf16 = run_openvino(path, images, {"INFERENCE_PRECISION_HINT": "bf16"})
+    moved = np.abs(bf16["anomaly_map"] - model(images).anomaly_map.numpy()).max()
+    assert (moved > 1e-3) == has_bf16
+    assert_same_verdicts(model, run_openvino(path, images), images)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
+def test_inferencers_say_what_the_engine_says(build, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache in the working directory
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    model, engine = build("tiny_vit", 2), Engine(default_root_dir=tmp_path)
+    photo = write_photo(tmp_path / "photos" / "a.png")
+    path = engine.export(model, kind, export_root=tmp_path, input_size=PHOTO_SIZE)
+    inferencer = TorchInferencer(path) if kind == "torch" else OpenVINOInferencer(path, "CPU", FULL_PRECISION)
+    theirs = inferencer.predict(photo)
+    ours = engine.predict(model, data_path=photo)[0]
+    for name in ("pred_score", "anomaly_map"):
+        torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=1e-4)
+    assert torch.as_tensor(theirs.pred_label).tolist() == ours.pred_label.tolist()
+
+
+def weights_of(model: AprilGAN) -> int:
+    """Numbers that a verdict takes: of the tower, the adapters, the text and the references."""
+    return sum(tensor.numel() for tensor in model.model.state_dict().values())
+
+
+class TestContents:
+    def test_no_text_tower_in_the_graph(self, build, tmp_path):
+        model = build("tiny_vit", 2)
+        graph = onnx.load(model.to_onnx(tmp_path, input_size=(70, 70))).graph
+        numbers = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+        assert numbers == pytest.approx(weights_of(model), rel=0.02)
+
+    def test_no_text_tower_or_metrics_in_torch(self, build, tmp_path):
+        content = torch.load(build("tiny_vit", 2).to_torch(tmp_path), weights_only=False)
+        assert {name for name, _ in content["model"].named_children()} == {"pre_processor", "model", "post_processor"}
+        assert not [name for name in content["model"].state_dict() if "token_embedding" in name]
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    if path.suffix == ".pt":
+        entries = torch.load(path, weights_only=False)["metadata"]
+    elif path.suffix == ".onnx":
+        entries = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    else:
+        entries = {key: value.value for key, value in openvino.Core().read_model(path).rt_info["framework"].items()}
+    return {key: json.loads(value) for key, value in entries.items()}
+
+
+class TestMetadata:
+    @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
+    def test_say_what_was_exported(self, build, kind, tmp_path):
+        model = build("tiny_vit", 2)
+        path = getattr(model, f"to_{kind}")(tmp_path)
+        entries = metadata_of(path)
+        assert (entries["model"], entries["class_name"]) == ("AprilGAN", "bottle")
+        assert entries["prompts"]["normal_states"] == list(model.model.prompts.normal_states)
+        assert entries["fingerprint"]["weights"] == model.model.source.digest
+        assert entries["backbone"].endswith("tiny_vit.json")
+        assert entries["reference_files"] == ["0.png", "1.png"]
+        assert len(entries["adapters"]) == len(entries["references"]) == 64
+
+    def test_hash_of_references_is_theirs(self, build, tmp_path):
+        model = build("tiny_vit", 2)
+        before = metadata_of(model.to_torch(tmp_path))["references"]
+        model.model.setup(reference_images=torch.rand(2, 3, 70, 70))
+        assert metadata_of(model.to_torch(tmp_path))["references"] != before
+
+    def test_without_references_or_adapters_say_so(self, tiny_arguments, tmp_path):
+        entries = metadata_of(AprilGAN("bottle", **tiny_arguments).to_torch(tmp_path))
+        assert (entries["references"], entries["adapters"], entries["reference_files"]) == (None, None, [])
+
+
+def test_command_exports_a_checkpoint(build, golden_arguments, tmp_path):
+    model, engine = build("tiny_vit", 2), Engine(default_root_dir=tmp_path)
+    photo = write_photo(tmp_path / "photos" / "a.png")
+    engine.predict(model, data_path=photo)
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    options = {f"--model.{name}={value}" for name, value in golden_arguments("tiny_vit").items()}
+    AnomalibCLI(
+        args=[
+            "export",
+            "--model=anomalib_aprilgan.AprilGAN",
+            *options,
+            f"--ckpt_path={tmp_path / 'model.ckpt'}",
+            "--export_type=onnx",
+            f"--export_root={tmp_path}",
+        ]
+    )
+    images = photographs(1, PHOTO_SIZE)
+    assert_same_verdicts(model, run_onnx(tmp_path / "weights" / "onnx" / "model.onnx", images), images)
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory) -> Folder:
+    root = tmp_path_factory.mktemp("calibration")
+    for index in range(4):
+        write_photo(root / "good" / f"{index}.png", index)
+        write_photo(root / "bad" / f"{index}.png", 10 + index)
+    return Folder("photos", root=root, normal_dir="good", abnormal_dir="bad", num_workers=0, eval_batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("compression", "tolerance"),
+    [(CompressionType.FP16, 2e-2), (CompressionType.INT8, 0.1)],
+)
+def test_compressed_models_are_smaller_and_near(build, compression, tolerance, calibration, tmp_path):
+    model, engine = build("tiny_vit", 0), Engine(default_root_dir=tmp_path)
+    full, small = (
+        engine.export(
+            model,
+            "openvino",
+            export_root=tmp_path / str(chosen),
+            input_size=PHOTO_SIZE,
+            compression_type=chosen,
+            datamodule=calibration,
+        )
+        for chosen in (None, compression)
+    )
+    assert small.with_suffix(".bin").stat().st_size < 0.7 * full.with_suffix(".bin").stat().st_size
+    images = photographs(2, PHOTO_SIZE)
+    expected, scores = model(images), run_openvino(small, images)
+    assert np.abs(scores["pred_score"] - expected.pred_score.numpy()).max() < tolerance
