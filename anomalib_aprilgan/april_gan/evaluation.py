@@ -6,11 +6,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, Evaluator
+from anomalib.metrics import AUROC, AnomalibMetric, Evaluator
 from anomalib.metrics import F1Max as AnomalibF1Max
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Callback
 from torchmetrics.classification import BinaryAveragePrecision
+
+from . import pixel_metrics
 
 
 class AveragePrecision(AnomalibMetric, BinaryAveragePrecision):  # type: ignore[misc]
@@ -56,5 +58,5 @@ def default_metrics() -> list[AnomalibMetric]:
     pixel: dict[str, Any] = {"fields": ["anomaly_map", "gt_mask"], "prefix": "pixel_", "strict": False}
     return [
         *(metric(**image) for metric in (AUROC, F1Max, AveragePrecision)),
-        *(metric(**pixel) for metric in (AUROC, F1Max, AveragePrecision, AUPRO)),
+        *(metric(**pixel) for metric in pixel_metrics.ALL),
     ]
