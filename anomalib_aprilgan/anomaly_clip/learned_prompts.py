@@ -98,7 +98,11 @@ class LearnedPrompts(nn.Module):
 
         Raises:
             OSError: If the file cannot be written.
+            ValueError: If the prompts hold NaN.
         """
+        if not self.is_loaded:
+            msg = "The prompts hold NaN, and are not written: the training diverged. Lower learning_rate."
+            raise ValueError(msg)
         write_trained(path, self.state_dict(), trained_with)
 
 
@@ -148,7 +152,7 @@ def read_prompts(path: str | Path) -> PromptFile:
         raise FileNotFoundError(msg)
     try:
         weights, trained_with = read_trained(path) if path.suffix == ".safetensors" else _read_authors(path)
-        weights = {name: tensor.float() for name, tensor in weights.items()}
+        weights = by_our_names(weights)
         _refuse_other_weights(weights)
     except Exception as error:  # whatever a file holds instead, its reader stumbles over it
         msg = f"{path} holds no prompts ({error}). Expected context and deep in safetensors, or the authors' .pth."
@@ -168,12 +172,25 @@ def _refuse_other_weights(weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def _read_authors(path: Path) -> tuple[dict[str, torch.Tensor], TrainedWith]:
-    """Contexts and deep prompts; all else in such a file is unused, or is CLIP's own."""
-    content = torch.load(path, map_location="cpu", weights_only=True)[AUTHORS_KEY]
-    contexts = [content[name].flatten(0, 1) for name in AUTHORS_CONTEXTS]  # 2 x (1, n, W)
-    context = torch.cat(contexts)  # (2, n, W)
-    number = sum(name.startswith(AUTHORS_DEEP) for name in content)
-    deep = [content[f"{AUTHORS_DEEP}{index}"] for index in range(number)]  # (t, W) each
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(content.get(AUTHORS_KEY, content)), PUBLISHED.get(git_blob_hash(path), TrainedWith())
+
+
+def by_our_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contexts and deep prompts in float32; all else in a file of the authors is unused, or is CLIP's own.
+
+    Args:
+        weights (Mapping[str, torch.Tensor]): By our names, or by the authors': ``ctx_pos`` and ``ctx_neg``,
+            (1, 1, n, W), and ``compound_prompts_text.{i}``, (t, W).
+
+    Returns:
+        dict[str, torch.Tensor]: ``context`` (2, n, W) and ``deep`` (depth - 1, t, W).
+    """
+    if not set(AUTHORS_CONTEXTS) <= weights.keys():
+        return {name: tensor.float() for name, tensor in weights.items()}
+    context = torch.stack([weights[name].float().flatten(0, -2) for name in AUTHORS_CONTEXTS])  # (2, n, W)
+    number = sum(name.startswith(AUTHORS_DEEP) for name in weights)
+    deep = [weights[f"{AUTHORS_DEEP}{index}"].float() for index in range(number)]  # (t, W) each
     # Without deep prompts their length is not known; any will do.
     stacked = torch.stack(deep) if deep else context.new_zeros(0, 1, context.shape[2])
-    return {"context": context, "deep": stacked}, PUBLISHED.get(git_blob_hash(path), TrainedWith())
+    return {"context": context, "deep": stacked}

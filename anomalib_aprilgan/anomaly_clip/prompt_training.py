@@ -103,6 +103,9 @@ class AnomalyCLIPPrompts(AnomalibModule):
     ) -> None:
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
         layers, betas = plain_layers(layers, "layers"), list(betas)
+        if len(betas) != 2:
+            msg = f"betas={betas} must be two numbers, such as [0.5, 0.999]."
+            raise ValueError(msg)
         start_from = None if start_from is None else str(start_from)
         if pre_processor is True:
             pre_processor = CLIPPreProcessor(image_size)
@@ -218,6 +221,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
 
         Raises:
             OSError: If the file cannot be written.
+            ValueError: If the training has diverged.
         """
         source = self.model.source
         trained_with = TrainedWith(

@@ -34,7 +34,7 @@ class TestPrompts:
 
     def test_depth_one_has_no_deep_prompts(self):
         prompts = build_prompts(depth=1)
-        assert prompts.deep.shape == (0, 2, 32)
+        assert prompts.deep.shape == (0, 2, 64)
         assert not prompts.deep.requires_grad
 
     @pytest.mark.parametrize("name", ["length", "deep_length", "depth"])
@@ -112,8 +112,22 @@ class TestFiles:
 
     def test_authors_checkpoint_of_another_model(self, tmp_path):
         torch.save({"trainable_linearlayer": {}}, tmp_path / "other.pth")
-        with pytest.raises(ValueError, match=r"holds no prompts \('prompt_learner'\)"):
+        with pytest.raises(ValueError, match="holds no prompts"):
             read_prompts(tmp_path / "other.pth")
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+    def test_authors_names_without_their_wrapping(self, suffix, learner, authors_prompts, tmp_path):
+        path = tmp_path / f"prompts{suffix}"
+        save_file(learner, path) if suffix == ".safetensors" else torch.save(learner, path)
+        expected = read_prompts(authors_prompts).weights
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in read_prompts(path).weights.items())
+
+    def test_prompts_with_nan_are_not_written(self, tmp_path):
+        prompts = build_prompts()
+        prompts.await_weights()
+        with pytest.raises(ValueError, match=r"hold NaN, and are not written.*Lower learning_rate"):
+            prompts.save(tmp_path / "prompts.safetensors", TrainedWith())
+        assert not list(tmp_path.iterdir())
 
 
 class TestPublished:
