@@ -20,6 +20,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import probability, text_probability
+from anomalib_aprilgan.components.embedded import AUTO, settings_of
 from anomalib_aprilgan.components.losses import dice_loss, focal_loss
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_KEY = "april_gan_adapters"
 FILE_NAME = "adapters.safetensors"
+DATA_REMEDY = "Take AuxiliaryData, with masks, or with synthetic=True where there are none."
 
 
 class AprilGANAdapters(AnomalibModule):
@@ -47,9 +49,9 @@ class AprilGANAdapters(AnomalibModule):
 
     Args:
         backbone (str): See :class:`AprilGANModel`, as all up to ``precision``.
-        pretrained (str | None): Weights of CLIP.
-        image_size (int): Side in pixels of the model's input.
-        layers (Sequence[int]): Stages to train an adapter for.
+        pretrained (str | None): Weights of CLIP. Defaults as in :class:`AprilGAN`, as the next two.
+        image_size (int | None): Side in pixels of the model's input.
+        layers (Sequence[int] | None): Stages to train an adapter for.
         adapters (str | Path | None): File of adapters to start from; None starts from random ones.
         quick_gelu (bool | None): Activation of CLIP.
         prompts (PromptEnsemble | None): States and templates.
@@ -74,9 +76,9 @@ class AprilGANAdapters(AnomalibModule):
     def __init__(
         self,
         backbone: str = "ViT-L-14-336",
-        pretrained: str | None = "openai",
-        image_size: int = 518,
-        layers: Sequence[int] = (6, 12, 18, 24),
+        pretrained: str | None = AUTO,
+        image_size: int | None = None,
+        layers: Sequence[int] | None = None,
         adapters: str | Path | None = None,
         quick_gelu: bool | None = None,
         prompts: PromptEnsemble | None = None,
@@ -89,7 +91,14 @@ class AprilGANAdapters(AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
-        layers, betas = plain_layers(layers, "layers"), list(betas)
+        defaults = settings_of(backbone)
+        pretrained = defaults.pretrained if pretrained == AUTO else pretrained
+        image_size = defaults.image_size if image_size is None else image_size
+        layers = plain_layers(defaults.layers if layers is None else layers, "layers")
+        betas = list(betas)
+        if len(betas) != 2:
+            msg = f"betas={betas} must be two numbers, such as [0.5, 0.999]."
+            raise ValueError(msg)
         adapters = None if adapters is None else str(adapters)
         prompts = plain_prompts(prompts)
         if pre_processor is True:
@@ -124,8 +133,14 @@ class AprilGANAdapters(AnomalibModule):
 
         Returns:
             torch.Tensor: A scalar.
+
+        Raises:
+            ValueError: If the data have no masks or no class names.
         """
         del batch_idx
+        if batch.gt_mask is None:
+            msg = f"The data have no masks to train on. {DATA_REMEDY}"
+            raise ValueError(msg)
         _, tokens = self.model.encode(batch.image)
         # Half precision, which the trainer may have switched on, knows no logarithm of small probabilities.
         with torch.autocast(batch.image.device.type, enabled=False):
@@ -153,6 +168,9 @@ class AprilGANAdapters(AnomalibModule):
 
     def _text_of(self, batch: Any) -> torch.Tensor:  # ruff: ignore[any-type] - as above
         """Text features of each image's class, (N, 2, E); each class is encoded once."""
+        if not hasattr(batch, "class_name"):
+            msg = f"{type(batch).__name__} does not say what its images show. {DATA_REMEDY}"
+            raise ValueError(msg)
         for name in batch.class_name:
             if name not in self._texts:
                 self._texts[name] = text_features(self.model.source, self.model.prompts, name)
@@ -162,7 +180,7 @@ class AprilGANAdapters(AnomalibModule):
         """Adam on the adapters alone."""
         return torch.optim.Adam(self.model.adapters.parameters(), lr=self.learning_rate, betas=self.betas)
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         """Add the data to those that these adapters saw in earlier runs: none of them must be tested on.
 
         Raises:
@@ -199,7 +217,12 @@ class AprilGANAdapters(AnomalibModule):
 
         Raises:
             OSError: If the file cannot be written.
+            ValueError: If the training has diverged.
         """
+        assert isinstance(self.model.adapters, StageAdapters)  # this module builds no others
+        if not self.model.adapters.is_loaded:
+            msg = "The adapters hold NaN, and are not written: the training diverged. Lower learning_rate."
+            raise ValueError(msg)
         source = self.model.source
         metadata = AdapterMetadata(
             backbone=source.backbone,
@@ -209,7 +232,6 @@ class AprilGANAdapters(AnomalibModule):
             image_size=self.model.image_size,
             trained_on=self.model.trained_on,
         )
-        assert isinstance(self.model.adapters, StageAdapters)  # this module builds no others
         self.model.adapters.save(path, metadata)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

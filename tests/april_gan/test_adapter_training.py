@@ -18,7 +18,7 @@ import torch
 import yaml
 from anomalib import LearningType
 from anomalib.cli import AnomalibCLI
-from anomalib.data import MVTecAD
+from anomalib.data import ImageBatch, MVTecAD
 from anomalib.engine import Engine
 from golden.weight_rule import golden_tensor
 from lightning.pytorch import Callback, Trainer
@@ -48,9 +48,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mvtec")
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[16:48, 16:48] = 255
-    for category in CATEGORIES:
+    for number, category in enumerate(CATEGORIES):
         for seed, kind in enumerate(("train/good", "test/good", "test/good", "test/bad", "test/bad")):
-            pixels = np.random.default_rng(seed).integers(90, 160, (SIDE, SIDE, 3)).astype(np.uint8)
+            pixels = np.random.default_rng([number, seed]).integers(90, 160, (SIDE, SIDE, 3)).astype(np.uint8)
             if kind == "test/bad":
                 pixels[mask > 0] = 255
             save(root / category / kind / f"{seed}.png", pixels)
@@ -321,6 +321,29 @@ class TestStep:
         batch = self.batch().update(image=torch.rand(4, 3, 28, 28))
         with pytest.raises(ValueError, match=r"Expected images \(N, 3, 56, 56\), got \(4, 3, 28, 28\)"):
             model.training_step(batch, 0)
+
+    def test_data_without_masks_are_refused_with_a_remedy(self, model):
+        batch = AuxiliaryBatch(image=torch.rand(1, 3, 56, 56), class_name=["bottle"])
+        with pytest.raises(ValueError, match=r"no masks to train on\. Take AuxiliaryData"):
+            model.training_step(batch, 0)
+
+    @pytest.mark.parametrize("step", ["training_step", "validation_step"])
+    def test_data_without_class_names_are_refused_with_a_remedy(self, model, step):
+        batch = ImageBatch(image=torch.rand(1, 3, 56, 56), gt_mask=torch.zeros(1, 56, 56, dtype=torch.bool))
+        with pytest.raises(ValueError, match=r"ImageBatch does not say what its images show\. Take AuxiliaryData"):
+            getattr(model, step)(batch, 0)
+
+    @pytest.mark.parametrize("betas", [[0.5], [0.5, 0.9, 0.999]])
+    def test_betas_are_two(self, arguments, betas):
+        with pytest.raises(ValueError, match=r"betas=\[0\.5.*\] must be two numbers"):
+            AprilGANAdapters(betas=betas, **arguments)
+
+    def test_diverged_adapters_are_not_written(self, model, tmp_path):
+        with torch.no_grad():
+            model.model.adapters.fc[1].bias[0] = float("nan")
+        with pytest.raises(ValueError, match=r"hold NaN, and are not written: .*Lower learning_rate"):
+            model.save_adapters(tmp_path / "a.safetensors")
+        assert not list(tmp_path.iterdir())
 
 
 class TestStageLosses:
