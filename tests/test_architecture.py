@@ -21,8 +21,10 @@ ALLOWED_PARTS = {
     "host": set(),
     "components": set(),
     "data": {"components"},
-    "april_gan": {"components", "data"},
-    "anomaly_clip": {"components", "data", "april_gan"},
+    "detection": {"components", "data"},
+    "april_gan": {"components", "data", "detection"},
+    "demo": {"components", "data", "april_gan"},
+    "anomaly_clip": {"components", "data", "detection"},
 }
 # Other packages, besides the standard library, that a part may import; parts that are not named may import any.
 ALLOWED_PACKAGES = {

@@ -1,0 +1,31 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""All categories, and the fixed public split: what the small CLIP, its adapters and its figures are made of."""
+
+from .drawing import Draw
+from .objects import OBJECTS
+from .photographed import PHOTOGRAPHED
+from .textures import TEXTURES
+
+DRAWINGS: dict[str, Draw] = {**TEXTURES, **PHOTOGRAPHED, **OBJECTS}
+CATEGORIES = tuple(DRAWINGS)
+
+# Never mixed: the CLIP has seen no part of the second and third group, the adapters none of the third.
+HELD_OUT = ("carpet", "leather", "tile", "bottle", "coin", "nut", "pill", "circuit_board")
+ADAPTER_TRAINING = ("wood", "perforated_sheet", "knit", "gear", "lens", "capsule")
+CLIP_TRAINING = tuple(name for name in CATEGORIES if name not in HELD_OUT + ADAPTER_TRAINING)
+
+
+def check_category(category: str) -> None:
+    """Complain of an unknown category.
+
+    Args:
+        category (str): The name to look up.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    if category not in DRAWINGS:
+        msg = f"category={category!r} is unknown. Choose one of {', '.join(CATEGORIES)}."
+        raise ValueError(msg)

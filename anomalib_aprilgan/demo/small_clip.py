@@ -1,0 +1,253 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Contrastive training of the small CLIP: images against sentences, and patches against the same sentences."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from open_clip import SimpleTokenizer
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from anomalib_aprilgan.components.clip_tower import residual_stream
+from anomalib_aprilgan.components.prompts import PromptEnsemble
+
+from .clip_batches import PairBatch
+from .initialisation import initialise_image_tower
+
+# open_clip's model config: 4.3 million parameters, not counting rows of tokens that no sentence of ours has.
+CONFIG: dict[str, Any] = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 224, "layers": 8, "width": 192, "head_width": 64, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 3},
+}
+HEADS = (2, 4, 6, 7)  # blocks that are taught through a linear map of their own; the last one has CLIP's
+SCALES = (30.0, 100.0)  # of the logits, at the beginning and from 40 % of the steps on; CLIP's own ends at 100
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def json_config() -> str:
+    """The config as open_clip reads it."""
+    return json.dumps(CONFIG, indent=1) + "\n"
+
+
+class WordTable(nn.Module):
+    """Vectors of those tokens that training sentences have; all others share a row of zeros.
+
+    Args:
+        sentences (Sequence[str]): All sentences of the training, or their parts.
+        width (int): Width of the text tower.
+    """
+
+    rows: torch.Tensor
+
+    def __init__(self, sentences: Sequence[str], width: int) -> None:
+        super().__init__()
+        used = SimpleTokenizer()(list(sentences)).unique()
+        rows = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.long)
+        rows[used] = torch.arange(1, len(used) + 1)
+        self.register_buffer("rows", rows)
+        self.table = nn.Embedding(len(used) + 1, width, padding_idx=0)
+        nn.init.normal_(self.table.weight[1:], std=0.02)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Vectors (M, L, W) of token ids (M, L)."""
+        vectors: torch.Tensor = self.table(self.rows[tokens])
+        return vectors
+
+    def full(self) -> torch.Tensor:
+        """The table as open_clip has it: one row for every token, most of them zero, (49408, W)."""
+        return self.table.weight.detach()[self.rows]
+
+
+class SmallCLIP(LightningModule):
+    """Trains open_clip's ``CLIP`` on pairs of a good and a defective part.
+
+    Three losses: the pooled feature against the two sentences of its product (normal and anomalous); against the
+    sentences of other products in the batch; and every patch against the two sentences, as far as the defect covers it
+    (region-text contrast, as RegionCLIP, arXiv 2112.09106, has it). Some inner blocks are taught the patches' part too,
+    through linear maps that are thrown away.
+
+    Args:
+        nouns (Sequence[str]): Words by which products are called besides their names.
+        steps (int): Optimiser steps, for the learning rate's cosine.
+        learning_rate (float): Largest learning rate.
+    """
+
+    def __init__(self, nouns: Sequence[str], steps: int, learning_rate: float = 3e-4) -> None:
+        super().__init__()
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.prompts = PromptEnsemble()
+        self.tokenizer = SimpleTokenizer()
+        self.clip = CLIP(**CONFIG)
+        initialise_image_tower(self.clip)
+        self.clip.token_embedding.weight.requires_grad_(requires_grad=False)
+        self.clip.logit_scale.requires_grad_(requires_grad=False)
+        width = CONFIG["vision_cfg"]["width"]
+        self.heads = nn.ModuleDict({str(block): nn.Linear(width, CONFIG["embed_dim"]) for block in HEADS})
+        prompts = self.prompts
+        words = [*prompts.normal_states, *prompts.anomalous_states, *prompts.templates, *nouns]
+        self.words = WordTable(words, CONFIG["text_cfg"]["width"])
+
+    def encode_text(self, sentences: Sequence[str]) -> torch.Tensor:
+        """Unit vectors (M, E) of M sentences."""
+        tokens = self.tokenizer(list(sentences)).to(self.device)  # (M, 77)
+        ends = tokens.argmax(dim=1)
+        length = int(ends.max()) + 1
+        stream = self.words(tokens[:, :length]) + self.clip.positional_embedding[:length]  # (M, L, W)
+        mask = torch.full((length, length), float("-inf"), device=self.device).triu(1)
+        *_, final = residual_stream(self.clip.transformer.resblocks, stream, mask)
+        ends_of_text = final[torch.arange(len(tokens)), ends]  # (M, W)
+        features = self.clip.ln_final(ends_of_text) @ self.clip.text_projection  # (M, E)
+        return functional.normalize(features.float(), dim=-1)
+
+    def encode_images(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Unit vectors of images and of their patches.
+
+        Args:
+            images (torch.Tensor): RGB (N, 3, S, S), uint8.
+
+        Returns:
+            tuple[torch.Tensor, list[torch.Tensor]]: Pooled (N, E); patches as the inner heads and CLIP itself see them,
+                (N, T, E) each, CLIP's last.
+        """
+        visual: Any = self.clip.visual
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
+        patches = visual.conv1((images / 255 - mean) / std).flatten(2).transpose(1, 2)  # (N, T, W)
+        class_token = visual.class_embedding.expand(len(images), 1, -1)  # (N, 1, W)
+        positions = _positions(visual.positional_embedding, images.shape[-1] // CONFIG["vision_cfg"]["patch_size"])
+        stream = visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)  # (N, 1 + T, W)
+        stages = list(residual_stream(visual.transformer.resblocks, stream))
+        final = visual.ln_post(stages[-1]) @ visual.proj  # (N, 1 + T, E)
+        seen = [self.heads[str(block)](stages[block - 1][:, 1:]) for block in HEADS]  # (N, T, E) each
+        patches = [functional.normalize(each.float(), dim=-1) for each in (*seen, final[:, 1:])]
+        return functional.normalize(final[:, 0].float(), dim=-1), patches
+
+    def training_step(self, batch: PairBatch, _index: int) -> torch.Tensor:
+        """Sum of the three losses."""
+        start, end = SCALES
+        scale = start + (end - start) * min(1.0, self.global_step / (0.4 * self.steps))
+        texts = self._texts(batch.names)  # (P, 2, E)
+        pooled, stages = self.encode_images(batch.images)
+        covered = functional.avg_pool2d(
+            batch.masks[:, None].float(), CONFIG["vision_cfg"]["patch_size"]
+        )  # (2P, 1, g, g)
+        target = (covered.flatten(1) * 8).clamp(max=1)  # (2P, T); an eighth of a patch makes it anomalous
+        of_images = texts.repeat(2, 1, 1)  # (2P, 2, E)
+        # Half precision would round the cosines by 0.4 %, which the scale makes large.
+        with torch.autocast(self.device.type, enabled=False):
+            state = state_loss(pooled, of_images, scale)
+            name = name_loss(pooled, texts, batch.names, batch.is_true_name, scale)
+            patch = torch.stack([patch_loss(patches, of_images, target, scale) for patches in stages])
+        self.log_dict({"state": state, "name": name, "patch": patch.mean()}, prog_bar=True)
+        return state + 0.5 * name + 2 * (patch[-1] + patch[:-1].mean())
+
+    def _texts(self, names: Sequence[str]) -> torch.Tensor:
+        """One normal and one anomalous sentence for each name, in the same template, as unit vectors (P, 2, E)."""
+        prompts = self.prompts
+        rows = torch.randint(1 << 30, (3, len(names))).tolist()
+        sentences = [
+            prompts.templates[template % len(prompts.templates)].replace(
+                "{}", states[state % len(states)].replace("{}", name)
+            )
+            for name, template, normal, anomalous in zip(names, *rows, strict=True)
+            for states, state in ((prompts.normal_states, normal), (prompts.anomalous_states, anomalous))
+        ]
+        texts: torch.Tensor = self.encode_text(sentences).unflatten(0, (len(names), 2))
+        return texts  # (P, 2, E)
+
+    def configure_optimizers(self) -> Any:  # ruff: ignore[any-type] - Lightning's union of many
+        """AdamW, five per cent of warm-up, then a cosine to zero."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": 0.05},
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, self.steps, pct_start=0.05, cycle_momentum=False
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def save(self, path: str) -> None:
+        """Write open_clip's state dict, in half precision, as safetensors."""
+        state = {name: tensor.half().contiguous() for name, tensor in self.clip.state_dict().items()}
+        state["token_embedding.weight"] = self.words.full().half()
+        state.pop("attn_mask", None)
+        save_file(state, path)
+
+
+def state_loss(pooled: torch.Tensor, texts: torch.Tensor, scale: float) -> torch.Tensor:
+    """Cross entropy of normal against anomalous; the second half of the images is anomalous.
+
+    Args:
+        pooled (torch.Tensor): Unit vectors of images, (2P, E).
+        texts (torch.Tensor): The two sentences of each image, (2P, 2, E).
+        scale (float): Of the cosines.
+
+    Returns:
+        torch.Tensor: Loss, ().
+    """
+    logits = scale * torch.einsum("ne,nce->nc", pooled, texts)
+    target = torch.arange(len(pooled), device=pooled.device) * 2 // len(pooled)
+    return functional.cross_entropy(logits, target, label_smoothing=0.02)
+
+
+def name_loss(
+    pooled: torch.Tensor, texts: torch.Tensor, names: Sequence[str], is_true_name: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Cross entropy of each image against the sentences of its own state of all pairs; equal names share the target.
+
+    Args:
+        pooled (torch.Tensor): Unit vectors of images, (2P, E).
+        texts (torch.Tensor): Two sentences of each pair, (P, 2, E).
+        names (Sequence[str]): Name of each pair.
+        is_true_name (torch.Tensor): Pairs that count, (P,), bool.
+        scale (float): Of the cosines.
+
+    Returns:
+        torch.Tensor: Loss, ().
+    """
+    logits = scale * torch.einsum("cpe,qce->cpq", pooled.unflatten(0, (2, -1)), texts)  # (2, P, P)
+    logits = logits.masked_fill(~is_true_name, float("-inf"))
+    equal = torch.tensor([[a == b for b in names] for a in names], device=pooled.device)  # (P, P)
+    shared = logits.masked_fill(~equal, float("-inf")).logsumexp(-1)  # (2, P)
+    losses = logits.logsumexp(-1) - shared  # (2, P)
+    counted = losses[:, is_true_name]  # (2, those with a true name)
+    return counted.sum() / max(1, counted.numel())
+
+
+def patch_loss(patches: torch.Tensor, texts: torch.Tensor, target: torch.Tensor, scale: float) -> torch.Tensor:
+    """Binary cross entropy of patches, and the Dice loss of their whole, which weighs small defects like large ones.
+
+    Args:
+        patches (torch.Tensor): Unit vectors, (N, T, E).
+        texts (torch.Tensor): The two sentences of each image, (N, 2, E).
+        target (torch.Tensor): How anomalous each patch is, 0 to 1, (N, T).
+        scale (float): Of the cosines.
+
+    Returns:
+        torch.Tensor: Loss, ().
+    """
+    difference = scale * torch.einsum("nte,ne->nt", patches, texts[:, 1] - texts[:, 0])
+    entropy = functional.binary_cross_entropy_with_logits(difference, target)
+    probability = difference.sigmoid()
+    overlap, total = (probability * target).sum(1), (probability + target).sum(1)
+    return entropy + 0.2 * (1 - (2 * overlap + 1) / (total + 1)).mean()
+
+
+def _positions(embedding: torch.Tensor, side: int) -> torch.Tensor:
+    """Positional embedding (1 + g*g, W) for a grid of another side."""
+    grid = int((len(embedding) - 1) ** 0.5)
+    if side == grid:
+        return embedding
+    square = embedding[1:].T.unflatten(1, (grid, grid))[None]  # (1, W, g, g)
+    resized = functional.interpolate(square, (side, side), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([embedding[:1], resized[0].flatten(1).T])  # (1 + side*side, W)

@@ -1,0 +1,87 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+import numpy as np
+import pytest
+
+from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CATEGORIES, CLIP_TRAINING, HELD_OUT
+from anomalib_aprilgan.demo.defects import DEFECTS
+from anomalib_aprilgan.demo.objects import OBJECTS
+from anomalib_aprilgan.demo.rendering import SMALLEST_DEFECT, render
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Largest difference of the channels, in grey levels."""
+    return np.abs(a.astype(int) - b.astype(int)).max(axis=2)
+
+
+def test_split_is_public_fixed_and_never_mixed():
+    groups = [set(CLIP_TRAINING), set(ADAPTER_TRAINING), set(HELD_OUT)]
+    assert sum(map(len, groups)) == len(CATEGORIES) == len(set.union(*groups))
+    assert set(HELD_OUT) == {"carpet", "leather", "tile", "bottle", "coin", "nut", "pill", "circuit_board"}
+    assert set(ADAPTER_TRAINING) == {"wood", "perforated_sheet", "knit", "gear", "lens", "capsule"}
+    assert len(CATEGORIES) >= 20
+    assert len(DEFECTS) >= 7
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_product_line_keeps_its_design_from_part_to_part(category):
+    first, again, second = (
+        render(category, 1, 0, size=64),
+        render(category, 1, 0, size=64),
+        render(category, 1, 1, size=64),
+    )
+    other_lines = [render(category, line, 0, size=64) for line in (2, 3, 4, 5)]
+    assert first.image.shape == (64, 64, 3)
+    assert first.image.dtype == np.uint8
+    assert not first.mask.any()
+    np.testing.assert_array_equal(first.image, again.image)
+    assert difference(first.image, second.image).any()
+
+    def palette(image: np.ndarray) -> np.ndarray:
+        return image.reshape(-1, 3).mean(0)
+
+    within = np.abs(palette(first.image) - palette(second.image)).max()
+    between = [np.abs(palette(first.image) - palette(other.image)).max() for other in other_lines]
+    assert within < max(between)
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_every_defect_shows_on_every_product_and_only_under_its_mask(category, defect):
+    good, bad = render(category, 0, 7, size=96), render(category, 0, 7, defect, size=96)
+    changed = difference(good.image, bad.image)
+    assert bad.mask.mean() >= SMALLEST_DEFECT or defect == "deformation"  # a plain ring looks the same when turned
+    # Blur, noise and half covered pixels change a little outside; nothing else does.
+    near = np.pad(bad.mask, 4)
+    near = np.max([near[i : i + 96, j : j + 96] for i in range(9) for j in range(9)], axis=0)
+    assert changed[~near].max(initial=0) <= 60
+    assert (changed[~near] > 12).mean() < 0.02
+    if bad.mask.any():
+        assert changed[bad.mask].mean() > changed[~near].mean()
+
+
+@pytest.mark.parametrize("size", [17, 112, 224])
+def test_any_size_shows_the_same_scene(size):
+    small, large = render("coin", 3, 2, "hole", size), render("coin", 3, 2, "hole", 2 * size)
+    centre, centre_of_large = (np.argwhere(shot.mask).mean(0) / len(shot.mask) for shot in (small, large))
+    np.testing.assert_allclose(centre, centre_of_large, atol=0.08)
+
+
+def test_objects_lie_on_a_background_and_textures_fill_the_picture():
+    assert {"coin", "nut", "bottle"} <= OBJECTS.keys()
+    corners = render("coin", 1, 0, size=64).image[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    assert np.ptp(corners, axis=0).max() < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"category": "cheese"}, "category='cheese' is unknown. Choose one of grid"),
+        ({"category": "coin", "defect": "rust"}, "defect='rust' must be None or one of scratch"),
+        ({"category": "coin", "size": 8}, "size=8 at least 16"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        render(**arguments)

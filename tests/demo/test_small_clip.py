@@ -1,0 +1,119 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+import math
+
+import pytest
+import torch
+
+from anomalib_aprilgan.components.clip_source import CLIPSource
+from anomalib_aprilgan.components.text_encoder import TextEncoder
+from anomalib_aprilgan.demo import small_clip
+from anomalib_aprilgan.demo.categories import CLIP_TRAINING
+from anomalib_aprilgan.demo.clip_batches import GENERAL_NAMES, PairBatch, RenderedPairs
+from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable, name_loss, patch_loss, state_loss
+
+NORMAL, ANOMALOUS = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+TEXTS = torch.stack([NORMAL, ANOMALOUS])  # (2, E) of one product
+
+
+@pytest.fixture(scope="module")
+def batch() -> PairBatch:
+    return RenderedPairs(sizes=[112, 112], pairs=3, nouns=("apple", "bridge"), seed=0)[1]
+
+
+@pytest.fixture(scope="module")
+def model() -> SmallCLIP:
+    torch.manual_seed(0)
+    return SmallCLIP(["apple", "bridge", *CLIP_TRAINING], steps=10).eval()
+
+
+def test_pairs_are_a_good_and_a_defective_part(batch):
+    assert batch.images.shape == (6, 3, 112, 112)
+    assert batch.images.dtype == torch.uint8
+    assert not batch.masks[:3].any()
+    assert batch.masks[3:].flatten(1).any(dim=1).all()
+    assert len(batch.names) == len(batch.is_true_name) == 3
+
+
+def test_a_step_has_its_own_batch_whoever_asks(batch):
+    again = RenderedPairs(sizes=[112, 112], pairs=3, nouns=("apple", "bridge"), seed=0)
+    assert len(again) == 2
+    assert torch.equal(again[1].images, batch.images)
+    assert not torch.equal(again[0].images, batch.images)
+
+
+def test_untrue_names_are_marked():
+    names = [RenderedPairs([16] * 40, 1, ("apple",), seed=1)[step] for step in range(40)]
+    for shot in names:
+        assert bool(shot.is_true_name) == (shot.names[0] not in {"apple", *GENERAL_NAMES})
+    assert {bool(shot.is_true_name) for shot in names} == {True, False}
+
+
+def test_state_loss_by_hand():
+    pooled = torch.stack([NORMAL, ANOMALOUS])  # one pair, both right
+    right = state_loss(pooled, TEXTS.expand(2, 2, 2), scale=1.0)
+    wrong = state_loss(pooled.flip(0), TEXTS.expand(2, 2, 2), scale=1.0)
+    # Cross entropy of logits (1, 0) with targets 0.99 and 0.01: label smoothing 0.02 over two classes.
+    loss = math.log(1 + math.e) - 0.99
+    assert right.item() == pytest.approx(loss, abs=1e-6)
+    assert wrong.item() == pytest.approx(loss + 0.98, abs=1e-6)
+
+
+def test_name_loss_by_hand():
+    texts = torch.stack([TEXTS, TEXTS.flip(0)])  # two products with exchanged vectors, (P, 2, E)
+    pooled = torch.stack([NORMAL, ANOMALOUS, ANOMALOUS, NORMAL])  # each image equals its own sentence
+    both = torch.tensor([True, True])
+    expected = math.log(1 + math.exp(-1))
+    assert name_loss(pooled, texts, ["a", "b"], both, 1.0).item() == pytest.approx(expected, abs=1e-6)
+    assert name_loss(pooled, texts, ["a", "a"], both, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert name_loss(pooled, texts, ["a", "b"], ~both, 1.0).item() == 0
+    only_first = name_loss(pooled, texts, ["a", "b"], torch.tensor([True, False]), 1.0)
+    assert only_first.item() == pytest.approx(0, abs=1e-6)  # nothing else to be mistaken for
+
+
+def test_patch_loss_by_hand():
+    patches = torch.stack([NORMAL, ANOMALOUS])[None]  # (1, 2, E)
+    loss = patch_loss(patches, TEXTS[None], torch.tensor([[0.0, 1.0]]), scale=1.0)
+    sure = 1 / (1 + math.exp(-1))
+    entropy, dice = -math.log(sure), 1 - (2 * sure + 1) / (1 + 1 + 1)  # probabilities 1 - sure and sure make up 1
+    assert loss.item() == pytest.approx(entropy + 0.2 * dice, abs=1e-6)
+
+
+def test_unknown_words_share_a_row_of_zeros():
+    table = WordTable(["apple"], width=4)
+    known, unknown = table.rows.nonzero().flatten(), (table.rows == 0).nonzero().flatten()
+    assert table.full().shape == (49408, 4)
+    assert table.full()[known].abs().sum(dim=1).all()
+    assert not table.full()[unknown].any()
+
+
+def test_training_step_teaches_image_and_text_tower_and_heads(model, batch, monkeypatch):
+    monkeypatch.setattr(model, "log_dict", lambda *_args, **_kwargs: None)
+    model.zero_grad()
+    loss = model.training_step(batch, 0)
+    loss.backward()
+    assert loss.isfinite()
+    taught = {
+        name.split(".")[0] + "." + name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None
+    }
+    assert taught >= {"clip.visual", "clip.transformer", "clip.text_projection", "words.table", "heads.2", "heads.7"}
+
+
+def test_saved_weights_are_open_clips_and_give_the_same_text_features(model, tmp_path):
+    model.save(str(tmp_path / "model.safetensors"))
+    (tmp_path / "config.json").write_text(small_clip.json_config(), encoding="utf-8")
+    source = CLIPSource.resolve(str(tmp_path / "config.json"), str(tmp_path / "model.safetensors"))
+    sentences = ["a photo of a damaged apple.", "a photo of a grid without flaw."]
+    features = torch.nn.functional.normalize(TextEncoder(source)(sentences), dim=-1)
+    with torch.no_grad():
+        torch.testing.assert_close(features, model.encode_text(sentences), atol=5e-3, rtol=0)  # saved in half precision
+
+
+def test_patches_look_at_their_neighbours_at_the_start(model):
+    visual = model.clip.visual
+    block = visual.transformer.resblocks[0]
+    positions = block.ln_1(visual.positional_embedding[1:])  # (g*g, W)
+    query, key, _ = (positions @ block.attn.in_proj_weight.T).chunk(3, dim=-1)
+    near = (query @ key.T).unflatten(0, (16, 16)).unflatten(2, (16, 16))
+    assert near[8, 8, 8, 8] > near[8, 8, 8, 9] > near[8, 8, 8, 14]
