@@ -468,15 +468,15 @@ def test_offline_the_cache_serves(server, monkeypatch):
 
 
 def start_fetching(server: StandIn, hub_cache: Path) -> subprocess.Popen:
-    # The module by its path: the package would import anomalib, for ten seconds.
+    # In an empty package around the module: the real one would import anomalib, for ten seconds.
     code = f"""
-        import importlib.util
+        import sys, types
         from huggingface_hub import constants
         constants.DOWNLOAD_CHUNK_SIZE = 1024
-        spec = importlib.util.spec_from_file_location("hub", {hub.__file__!r})
-        hub = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(hub)
-        print(hub.fetch_from_hub({REPOSITORY!r}))
+        package = sys.modules["package"] = types.ModuleType("package")
+        package.__path__ = [{str(Path(hub.__file__).parent)!r}]
+        from package.hub import fetch_from_hub
+        print(fetch_from_hub({REPOSITORY!r}))
     """
     settings = {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(hub_cache), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", "if True:" + code]
