@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from anomalib_aprilgan.april_gan.checkpoint import check_fingerprint
+from anomalib_aprilgan.detection.checkpoint import check_fingerprint
 
 from .torch_model import AnomalyCLIPModel
 

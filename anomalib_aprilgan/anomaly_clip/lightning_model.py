@@ -9,7 +9,6 @@ Example:
     >>> Engine().predict(AnomalyCLIP(), data_path="photos")  # doctest: +SKIP
 """
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,20 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
-from anomalib_aprilgan.april_gan.checkpoint import only_clip, own_entry, without_clip
-from anomalib_aprilgan.april_gan.evaluation import default_metrics, raw_scores_first
-from anomalib_aprilgan.april_gan.leak import data_under_test, find_leaks
-from anomalib_aprilgan.april_gan.plain_data import plain_layers
-from anomalib_aprilgan.april_gan.post_processor import ProbabilityPostProcessor
-from anomalib_aprilgan.april_gan.pre_processor import CLIPPreProcessor
 from anomalib_aprilgan.data.image_files import ImageFileGuard
+from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
+from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
+from anomalib_aprilgan.detection.plain_data import plain_layers
+from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 from .checkpoint import adopt, describe
 from .published_prompts import are_published_for, choose_for, find_prompts
 from .torch_model import FROM_CHECKPOINT, AnomalyCLIPModel
 
-logger = logging.getLogger(__name__)
-
 # Value of ``prompt_weights`` that leaves the choice to us.
 AUTO = "auto"
-# Metric that appears, as 1, beside those of prompts that have seen the data under test.
-LEAK_MARK = "prompts_trained_on_test_data"
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "anomaly_clip"
 
@@ -142,18 +137,12 @@ class AnomalyCLIP(AnomalibModule):
     def on_test_start(self) -> None:
         """Settle the prompts, and tell if they have seen the data under test."""
         self._settle()
-        if leaks := find_leaks(self.model.trained_on, self._trainer):
-            logger.warning(
-                "The prompts were trained on data under test, %s: the results say nothing about new products, and are "
-                "marked with %s. Take prompts that were trained on other data.",
-                ", ".join(leaks),
-                LEAK_MARK,
-            )
+        warn_of_leaks("prompts", self.model.trained_on, self._trainer)
 
     def on_test_epoch_end(self) -> None:
         """Mark results of prompts that have seen the data under test."""
         if find_leaks(self.model.trained_on, self._trainer):
-            self.log(LEAK_MARK, 1.0)
+            self.log(leak_mark("prompts"), 1.0)
 
     # Thresholds are fitted to what the model says in validation, exactly as in the test.
     validation_step = AnomalibModule.test_step

@@ -19,12 +19,12 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
-from anomalib_aprilgan.april_gan.checkpoint import only_clip, own_entry, without_clip
-from anomalib_aprilgan.april_gan.evaluation import default_metrics, raw_scores_first
-from anomalib_aprilgan.april_gan.plain_data import plain_layers
-from anomalib_aprilgan.april_gan.post_processor import ProbabilityPostProcessor
-from anomalib_aprilgan.april_gan.pre_processor import CLIPPreProcessor
 from anomalib_aprilgan.components.trained_file import TrainedWith
+from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
+from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.plain_data import plain_layers
+from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 from .checkpoint import adopt, describe
 from .prompt_encoder import PromptEncoder

@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalib_aprilgan.april_gan.published_adapters import trained_on_same
+from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.components.published_files import PublishedFile
 
 from .learned_prompts import PUBLISHED, PromptFile, read_prompts

@@ -24,14 +24,15 @@ from anomalib_aprilgan.components.embedded import AUTO, settings_of
 from anomalib_aprilgan.components.losses import dice_loss, focal_loss
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
+from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
+from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.leak import find_leaks, leak_mark, warn_of_leaks
+from anomalib_aprilgan.detection.plain_data import plain_layers, plain_prompts
+from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 from .adapters import AdapterMetadata, StageAdapters
-from .checkpoint import adopt, describe, only_clip, own_entry, without_clip
-from .evaluation import default_metrics, raw_scores_first
-from .leak import LEAK_MARK, find_leaks, warn_of_leaks
-from .plain_data import plain_layers, plain_prompts
-from .post_processor import ProbabilityPostProcessor
-from .pre_processor import CLIPPreProcessor
+from .checkpoint import adopt, describe
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
 logger = logging.getLogger(__name__)
@@ -196,12 +197,12 @@ class AprilGANAdapters(AnomalibModule):
 
     def on_test_start(self) -> None:
         """Tell if the adapters have seen the held-out categories, in an earlier run."""
-        warn_of_leaks(self.model.trained_on, self._trainer)
+        warn_of_leaks("adapters", self.model.trained_on, self._trainer)
 
     def on_test_epoch_end(self) -> None:
         """Mark results of adapters that have seen the data under test."""
         if find_leaks(self.model.trained_on, self._trainer):
-            self.log(LEAK_MARK, 1.0)
+            self.log(leak_mark("adapters"), 1.0)
 
     def on_train_end(self) -> None:
         """Write the adapters with their metadata, once however many processes train."""

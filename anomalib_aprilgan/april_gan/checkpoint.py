@@ -1,31 +1,20 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint of AprilGAN holds: all but the frozen CLIP, and a fingerprint of that."""
+"""What a checkpoint notes of AprilGAN besides its tensors, and how a model takes it over."""
 
 from typing import Any
 
 import torch
 
+from anomalib_aprilgan.components.prompts import as_prompts
+from anomalib_aprilgan.detection.checkpoint import check_fingerprint, check_not_contradicted
+from anomalib_aprilgan.detection.plain_data import plain_prompts
+
 from .adapters import ProjectionAdapters, StageAdapters
-from .plain_data import plain_prompts
-from .torch_model import AprilGANModel, as_prompts
+from .torch_model import AprilGANModel
 
-CLIP_PREFIX = "model.clip."
 ADAPTERS_PREFIX = "model.adapters."
-
-
-def own_entry(checkpoint: dict[str, Any], key: str, model_name: str) -> dict[str, Any]:
-    """What a model noted in its checkpoint.
-
-    Raises:
-        ValueError: If the checkpoint is of another model.
-    """
-    if key not in checkpoint:
-        msg = f"The checkpoint is not one of {model_name}. Load it with the model that it was made with."
-        raise ValueError(msg)
-    entry: dict[str, Any] = checkpoint[key]
-    return entry
 
 
 def fingerprint(model: AprilGANModel) -> dict[str, Any]:
@@ -36,36 +25,6 @@ def fingerprint(model: AprilGANModel) -> dict[str, Any]:
         "layers": list(model.layers),
         "few_shot_layers": list(model.few_shot_layers),
     }
-
-
-def check_fingerprint(saved: dict[str, Any], own: dict[str, Any]) -> None:
-    """Refuse a checkpoint that was made with another CLIP or other stages.
-
-    Raises:
-        ValueError: If any entry differs; both sides are named.
-    """
-    # The backbone's name may be a path, which differs between machines; its config is compared.
-    different = [key for key in own if key != "backbone" and own[key] != saved.get(key)]
-    if different:
-        theirs, ours = ({key: side.get(key) for key in ("backbone", *different)} for side in (saved, own))
-        msg = f"The checkpoint was made with {theirs}, the model has {ours}. Build the model with the former."
-        raise ValueError(msg)
-
-
-def check_not_contradicted(arguments: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Refuse arguments that a checkpoint would overrule.
-
-    Args:
-        arguments (dict[str, Any]): The model's arguments; None where the user gave none.
-        saved (dict[str, Any]): What the checkpoint says of the same.
-
-    Raises:
-        ValueError: If an argument differs; both sides are named.
-    """
-    for name, value in arguments.items():
-        if value is not None and value != saved[name]:
-            msg = f"{name}={value!r}, but the checkpoint was made with {saved[name]!r}. Leave {name} out."
-            raise ValueError(msg)
 
 
 def describe(model: AprilGANModel) -> dict[str, Any]:
@@ -96,16 +55,6 @@ def adopt(model: AprilGANModel, saved: dict[str, Any], given: dict[str, Any]) ->
     model.class_name = saved["class_name"]
     model.prompts = as_prompts(saved["prompts"])
     model.trained_on = saved["trained_on"]
-
-
-def without_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A module's state without the frozen CLIP."""
-    return {name: value for name, value in state.items() if not name.startswith(CLIP_PREFIX)}
-
-
-def only_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The frozen CLIP's part of a module's state."""
-    return {name: value for name, value in state.items() if name.startswith(CLIP_PREFIX)}
 
 
 def make_room_for_adapters(model: AprilGANModel, state: dict[str, torch.Tensor], *, is_free: bool) -> None:

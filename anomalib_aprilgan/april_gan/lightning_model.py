@@ -20,15 +20,17 @@ from torch import nn
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
+from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
+from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.export import ONNX_DEFAULTS, ExportedModel, add_metadata, save_torch
+from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
+from anomalib_aprilgan.detection.plain_data import plain_layers, plain_paths, plain_prompts
+from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 from .adapters import StageAdapters
-from .checkpoint import adopt, describe, make_room_for_adapters, only_clip, own_entry, without_clip
-from .evaluation import default_metrics, raw_scores_first
-from .export import ONNX_DEFAULTS, ExportedModel, add_metadata, metadata, save_torch
-from .leak import LEAK_MARK, data_under_test, find_leaks, warn_of_leaks
-from .plain_data import plain_layers, plain_paths, plain_prompts
-from .post_processor import ProbabilityPostProcessor
-from .pre_processor import CLIPPreProcessor
+from .checkpoint import adopt, describe, make_room_for_adapters
+from .export import metadata
 from .published_adapters import choose_for, find_adapters, published_for
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
@@ -159,12 +161,12 @@ class AprilGAN(AnomalibModule):
     def on_test_start(self) -> None:
         """Settle class name and references, and tell if the adapters have seen the data under test."""
         self._settle()
-        warn_of_leaks(self.model.trained_on, self._trainer)
+        warn_of_leaks("adapters", self.model.trained_on, self._trainer)
 
     def on_test_epoch_end(self) -> None:
         """Mark results of adapters that have seen the data under test."""
         if find_leaks(self.model.trained_on, self._trainer):
-            self.log(LEAK_MARK, 1.0)
+            self.log(leak_mark("adapters"), 1.0)
 
     # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
     @torch.inference_mode(mode=False)

@@ -21,7 +21,7 @@ from torch import nn
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, text_probability, upsample
 from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
-from anomalib_aprilgan.components.prompts import PromptEnsemble
+from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
 from anomalib_aprilgan.components.text_encoder import text_features
 
 from .adapters import AdapterFile, ProjectionAdapters, StageAdapters
@@ -276,20 +276,3 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             broken = (~finite).nonzero().flatten().tolist()
             msg = f"Images {broken} of the batch hold NaN or infinite values. Look at the files and at the transforms."
             raise ValueError(msg)
-
-
-def as_prompts(prompts: PromptEnsemble | dict[str, Any] | None) -> PromptEnsemble:
-    """The ensemble that an argument means; plain data come from YAML files and checkpoints.
-
-    Raises:
-        ValueError: If plain data hold an unknown key.
-    """
-    if prompts is None:
-        return PromptEnsemble()
-    if isinstance(prompts, PromptEnsemble):
-        return prompts
-    try:
-        return PromptEnsemble(**prompts)
-    except TypeError as error:
-        msg = f"prompts={prompts!r} is not understood: {error}. Keys are normal_states, anomalous_states, templates."
-        raise ValueError(msg) from error

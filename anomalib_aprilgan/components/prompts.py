@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .prompt_templates import ANOMALOUS_STATES, NORMAL_STATES, TEMPLATES
 
@@ -69,6 +69,23 @@ class PromptEnsemble:
             normal=list(_fill(self.templates, self.normal_states, class_name)),
             anomalous=list(_fill(self.templates, self.anomalous_states, class_name)),
         )
+
+
+def as_prompts(prompts: PromptEnsemble | dict[str, Any] | None) -> PromptEnsemble:
+    """The ensemble that an argument means; plain data come from YAML files and checkpoints.
+
+    Raises:
+        ValueError: If plain data hold an unknown key.
+    """
+    if prompts is None:
+        return PromptEnsemble()
+    if isinstance(prompts, PromptEnsemble):
+        return prompts
+    try:
+        return PromptEnsemble(**prompts)
+    except TypeError as error:
+        msg = f"prompts={prompts!r} is not understood: {error}. Keys are normal_states, anomalous_states, templates."
+        raise ValueError(msg) from error
 
 
 def _fill(templates: Iterable[str], states: Sequence[str], class_name: str) -> Iterable[str]:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from anomalib_aprilgan import AnomalyCLIPModel
-from anomalib_aprilgan.april_gan.pre_processor import CLIPPreProcessor
 from anomalib_aprilgan.benchmark import paper_metrics
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 # Their names, and ours.
 NAMES = {"pixel-auroc": "AUROC-segm", "pixel-aupro": "PRO-segm", "image-auroc": "AUROC-cls", "image-ap": "AP-cls"}

@@ -16,10 +16,10 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_aprilgan.anomaly_clip import AnomalyCLIPModel
 from anomalib_aprilgan.anomaly_clip.prompt_encoder import WORDS, PromptEncoder
-from anomalib_aprilgan.april_gan.pre_processor import CLIPPreProcessor
 from anomalib_aprilgan.components.clip_tower import CLIPTower
 from anomalib_aprilgan.components.text_encoder import TextEncoder
 from anomalib_aprilgan.data.image_files import read_image
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 TOLERANCE = 1e-5
 MODELS = ("tiny_vit", "tiny_vit_resized")

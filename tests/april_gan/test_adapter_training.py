@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader
 
 from anomalib_aprilgan import AprilGAN, AprilGANAdapters
 from anomalib_aprilgan.april_gan.adapter_training import FILE_NAME, stage_losses
-from anomalib_aprilgan.april_gan.leak import LEAK_MARK
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.data import AuxiliaryData
 from anomalib_aprilgan.data.auxiliary_batch import AuxiliaryBatch
+from anomalib_aprilgan.detection.leak import leak_mark
 
 SIDE = 64
 CATEGORIES = ["bottle", "cable", "carpet"]
@@ -466,19 +466,19 @@ class TestEngine:
         model = AprilGAN(adapters=trained.model.adapters_path, **arguments)
         reported = engine().test(model, datamodule=MVTecAD(root, category="bottle", num_workers=0))[0]
         assert "The adapters were trained on data under test, MVTecAD/bottle" in caplog.text
-        assert reported[LEAK_MARK] == 1
+        assert reported[leak_mark("adapters")] == 1
 
     def test_held_out_category_of_the_same_dataset_is_no_leak(self, trained, root, arguments, engine, caplog):
         model = AprilGAN(adapters=trained.model.adapters_path, **arguments)
         reported = engine().test(model, datamodule=MVTecAD(root, category="carpet", num_workers=0))[0]
-        assert LEAK_MARK not in reported
-        assert LEAK_MARK not in trained.reported
+        assert leak_mark("adapters") not in reported
+        assert leak_mark("adapters") not in trained.reported
         assert "trained on data under test" not in caplog.text
 
     def test_held_out_category_that_an_earlier_run_saw_is_marked(self, trained, root, arguments, engine, caplog):
         data = auxiliary(root, categories=["bottle", "carpet"], validation=["bottle"])
         second = AprilGANAdapters(adapters=trained.model.adapters_path, **arguments)
-        assert engine().train(second, datamodule=data)[0][LEAK_MARK] == 1
+        assert engine().train(second, datamodule=data)[0][leak_mark("adapters")] == 1
         assert "trained on data under test, MVTecAD/bottle" in caplog.text
 
     def test_mosaics_and_bf16(self, root, arguments, engine):

@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from anomalib_aprilgan import AprilGAN, PromptEnsemble
 from anomalib_aprilgan.april_gan import lightning_model, published_adapters
 from anomalib_aprilgan.april_gan.adapters import AdapterMetadata, read_adapters
-from anomalib_aprilgan.april_gan.leak import LEAK_MARK
 from anomalib_aprilgan.components import text_encoder
 from anomalib_aprilgan.data.image_files import UnreadableImageError
+from anomalib_aprilgan.detection.leak import leak_mark
 
 NORMAL_IMAGES = 6
 
@@ -289,9 +289,9 @@ class TestPublishedAdapters:
     def test_results_of_adapters_that_saw_the_data_are_marked(self, published, root, engine, caplog):
         _, arguments = published
         model = AprilGAN(**arguments)
-        assert LEAK_MARK not in engine().test(model, datamodule=folder(root))[0]
+        assert leak_mark("adapters") not in engine().test(model, datamodule=folder(root))[0]
         model.model.trained_on, model.chooses_adapters = "mvtec, Folder/fabric", False
-        assert engine().test(model, datamodule=folder(root))[0][LEAK_MARK] == 1
+        assert engine().test(model, datamodule=folder(root))[0][leak_mark("adapters")] == 1
         assert "The adapters were trained on data under test, Folder/fabric" in caplog.text
 
     def test_a_checkpoint_of_such_adapters_is_marked_too(self, published, root, engine, caplog):
@@ -300,7 +300,7 @@ class TestPublishedAdapters:
         run.train(AprilGAN(**arguments), datamodule=folder(root))
         restored = AprilGAN.load_from_checkpoint(run.best_model_path)
         restored.model.trained_on = "Folder/fabric"
-        assert engine().test(restored, datamodule=folder(root))[0][LEAK_MARK] == 1
+        assert engine().test(restored, datamodule=folder(root))[0][leak_mark("adapters")] == 1
         assert "trained on data under test, Folder/fabric" in caplog.text
 
     def test_another_activation_is_refused(self, published):

@@ -14,7 +14,6 @@ from torch.nn import functional
 from torchvision.tv_tensors import Mask
 
 from anomalib_aprilgan import AprilGANModel
-from anomalib_aprilgan.april_gan.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
 from anomalib_aprilgan.april_gan.torch_model import Evidence
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, upsample
 from anomalib_aprilgan.components.clip_source import CLIPSource
@@ -22,6 +21,7 @@ from anomalib_aprilgan.components.clip_tower import patch_tokens
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import TextEncoder, encode_states
 from anomalib_aprilgan.data.image_files import read_image
+from anomalib_aprilgan.detection.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
 
 TOLERANCE = 1e-5
 MODELS = ("tiny_vit", "tiny_vit_quickgelu", "tiny_rn")

@@ -24,7 +24,6 @@ from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import nn
 
-from anomalib_aprilgan.april_gan.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
 from anomalib_aprilgan.data import auxiliary_dataset
 from anomalib_aprilgan.data.auxiliary import AuxiliaryData, EpochSampler
 from anomalib_aprilgan.data.auxiliary_batch import (
@@ -41,6 +40,7 @@ from anomalib_aprilgan.data.auxiliary_dataset import (
 from anomalib_aprilgan.data.auxiliary_sources import build_sources, list_annotated
 from anomalib_aprilgan.data.image_files import UnreadableImageError
 from anomalib_aprilgan.data.pillow_resize import resize_image, resize_mask
+from anomalib_aprilgan.detection.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
 
 DATAMODULES = sorted(
     name

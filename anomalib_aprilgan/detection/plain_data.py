@@ -8,9 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from anomalib_aprilgan.components.prompts import PromptEnsemble
-
-from .torch_model import as_prompts
+from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
 
 
 def plain_paths(source: str | Path | Sequence[str | Path] | None) -> Any:  # ruff: ignore[any-type] - str, list[str] or None

@@ -10,9 +10,9 @@ from anomalib import metrics as anomalib_metrics
 from anomalib.data import ImageBatch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_aprilgan.april_gan import evaluation, pixel_metrics
 from anomalib_aprilgan.components import score_sketch
 from anomalib_aprilgan.components.score_sketch import ScoreSketch, merge, sketch
+from anomalib_aprilgan.detection import evaluation, pixel_metrics
 
 FIELDS = {"fields": ["anomaly_map", "gt_mask"], "prefix": "pixel_", "strict": False}
 

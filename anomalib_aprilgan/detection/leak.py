@@ -1,20 +1,16 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tests on data that the adapters were trained on: told loudly, and marked in the results."""
+"""Tests on data that a part of the model was trained on: told loudly, and marked in the results."""
 
 import logging
 
 from lightning.pytorch import Trainer
 
+from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.data import AuxiliaryData
 
-from .published_adapters import trained_on_same
-
 logger = logging.getLogger(__name__)
-
-# Metric that appears, as 1, beside those of adapters that have seen the data under test.
-LEAK_MARK = "adapters_trained_on_test_data"
 
 
 def data_under_test(trainer: Trainer | None) -> list[str]:
@@ -29,16 +25,23 @@ def data_under_test(trainer: Trainer | None) -> list[str]:
 
 
 def find_leaks(trained_on: str | None, trainer: Trainer | None) -> list[str]:
-    """Those of the data under test that adapters were trained on, as their metadata say."""
+    """Those of the data under test that a part was trained on, as its metadata say."""
     return [name for name in data_under_test(trainer) if trained_on_same(trained_on, name)]
 
 
-def warn_of_leaks(trained_on: str | None, trainer: Trainer | None) -> None:
-    """Tell of :func:`find_leaks`, if there are any."""
+def leak_mark(part: str) -> str:
+    """Metric that appears, as 1, beside those of parts, such as ``adapters``, that have seen the data under test."""
+    return f"{part}_trained_on_test_data"
+
+
+def warn_of_leaks(part: str, trained_on: str | None, trainer: Trainer | None) -> None:
+    """Tell of :func:`find_leaks`, if there are any; ``part`` is a word such as ``adapters``."""
     if leaks := find_leaks(trained_on, trainer):
         logger.warning(
-            "The adapters were trained on data under test, %s: the results say nothing about new products, and are "
-            "marked with %s. Take adapters that were trained on other data.",
+            "The %s were trained on data under test, %s: the results say nothing about new products, and are marked "
+            "with %s. Take %s that were trained on other data.",
+            part,
             ", ".join(leaks),
-            LEAK_MARK,
+            leak_mark(part),
+            part,
         )

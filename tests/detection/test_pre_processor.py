@@ -12,7 +12,7 @@ from anomalib.data import ImageBatch
 from PIL import Image
 from torchvision.tv_tensors import Mask
 
-from anomalib_aprilgan.april_gan.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
 
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
 

@@ -13,7 +13,7 @@ from anomalib.data import ImageBatch, InferenceBatch
 from hypothesis import given
 from torchmetrics.functional.classification import binary_auroc
 
-from anomalib_aprilgan.april_gan.post_processor import ProbabilityPostProcessor
+from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
 
 
 class OneProcess:

@@ -1,0 +1,64 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What leaves for other runtimes: image in, verdict out, and metadata that say which."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import nn
+
+# The exporter writes version 18; anomalib would ask for 14, to which it cannot be converted.
+ONNX_DEFAULTS = {"opset_version": 18}
+
+
+class ExportedModel(nn.Module):
+    """All that a verdict needs and no more: no text tower, metrics or pictures.
+
+    Args:
+        pre_processor (nn.Module | None): Makes the model's input of images (N, 3, H, W) in [0, 1].
+        model (nn.Module): Makes a verdict of its input.
+        post_processor (nn.Module | None): Rescales scores and finds labels.
+    """
+
+    def __init__(
+        self,
+        pre_processor: nn.Module | None,
+        model: nn.Module,
+        post_processor: nn.Module | None,
+    ) -> None:
+        super().__init__()
+        self.pre_processor = pre_processor or nn.Identity()
+        self.model = model
+        self.post_processor = post_processor or nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        """Judge images (N, 3, H, W) in [0, 1]."""
+        verdict: InferenceBatch = self.post_processor(self.model(self.pre_processor(images)))
+        return verdict
+
+
+def digest(tensors: Iterable[torch.Tensor]) -> str | None:
+    """SHA-256 of the tensors' bytes; None where there are none."""
+    contents = [tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors if tensor.numel()]
+    return hashlib.sha256(b"".join(contents)).hexdigest() if contents else None
+
+
+def save_torch(exported: ExportedModel, entries: dict[str, str], path: Path) -> Path:
+    """Write a file for ``TorchInferencer``; it is pickled, so whoever loads it needs this package."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": exported.eval(), "metadata": entries}, path)
+    return path
+
+
+def add_metadata(path: Path, entries: dict[str, str]) -> Path:
+    """Write metadata into an ONNX file; OpenVINO's converter takes them over as ``rt_info["framework"]``."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)  # weights lie in a file of their own and stay there
+    onnx.helper.set_model_props(model, entries)
+    onnx.save(model, path)
+    return path
