@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from .doctor import Settings, examine, is_well, render
 
@@ -35,6 +36,54 @@ def doctor(
     return 0 if is_well(findings) else 1
 
 
+def benchmark(
+    methods: dict[str, dict[str, Any]],
+    datasets: dict[str, dict[str, Any]],
+    output: str = "results/benchmark",
+    shots: Sequence[int | str] = (),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    accelerator: str = "auto",
+    latency_seconds: float = 5.0,
+) -> int:
+    """Compare models on datasets and write results.csv and a report; started again, it goes on where it was stopped.
+
+    All options may stand in a YAML file, such as --config configs/paper_mvtec.yaml; what follows it overrules it.
+
+    Args:
+        methods: Models by name: class_path, init_args, shots, trainer, published_as.
+        datasets: Images by name: class_path, init_args, categories, class_names, published_as.
+        output: Folder of the results.
+        shots: Numbers of references, 0 for zero-shot and "full" for all training images.
+        seeds: Of the draw of references.
+        accelerator: auto, cpu or gpu.
+        latency_seconds: How long to time each batch size; 0 leaves it out.
+
+    Returns:
+        0 if all runs are done, 1 if some failed.
+    """
+    import logging
+    from pathlib import Path
+
+    from .benchmark.harness import run_benchmark
+    from .benchmark.plan import Dataset, Method, read_plan
+    from .benchmark.single_run import Settings as MeasuringSettings
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("anomalib", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # else they describe themselves in every run
+    failures = run_benchmark(
+        read_plan(Method, methods),
+        read_plan(Dataset, datasets),
+        Path(output),
+        shots,
+        seeds,
+        MeasuringSettings(accelerator, latency_seconds),
+    )
+    sys.stdout.write("".join(f"Failed: {failure}\n" for failure in failures))
+    sys.stdout.write(f"The report is {Path(output) / 'report.md'}.\n")
+    return 1 if failures else 0
+
+
 def main(args: list[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -46,7 +95,8 @@ def main(args: list[str] | None = None) -> int:
     """
     from jsonargparse import auto_cli
 
-    status: int = auto_cli({"doctor": doctor}, args=args, prog="anomalib-aprilgan", as_positional=False)
+    commands = {"benchmark": benchmark, "doctor": doctor}
+    status: int = auto_cli(commands, args=args, prog="anomalib-aprilgan", as_positional=False)
     return status
 
 

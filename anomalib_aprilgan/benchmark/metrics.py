@@ -45,17 +45,30 @@ def paper_metrics(
         1.0
     """
     masks, maps = as_array(masks, "masks", "N, H, W"), as_array(maps, "maps", "N, H, W")
-    labels, scores = as_array(labels, "labels", "N"), as_array(scores, "scores", "N")
-    if masks.shape != maps.shape or labels.shape != scores.shape or len(labels) != len(maps):
-        shapes = f"masks {masks.shape}, maps {maps.shape}, labels {labels.shape}, scores {scores.shape}"
-        msg = f"Shapes do not fit: {shapes}. Expected (N, H, W) twice and (N,) twice, masks resized to the maps."
+    if masks.shape != maps.shape or len(labels) != len(maps):
+        shapes = f"masks {masks.shape}, maps {maps.shape}, {len(labels)} labels"
+        msg = f"Shapes do not fit: {shapes}. Expected (N, H, W) twice and (N,), masks resized to the maps."
         raise ValueError(msg)
+    of_images = image_metrics(labels, scores)  # first, since it tells mistakes soon
     check_scores(maps, "maps")
-    check_scores(scores, "scores")
     check_truth([masks], "masks", "pixels")
+    of_pixels = dict(zip(PIXEL_COLUMNS, rank(maps, masks), strict=True))
+    return {**of_pixels, "PRO-segm": region_overlap([(maps, masks)]), **of_images}
+
+
+def image_metrics(
+    labels: Array | torch.Tensor | Sequence[float], scores: Array | torch.Tensor | Sequence[float]
+) -> dict[str, float]:
+    """The three metrics of images alone; arguments, result and errors as in :func:`paper_metrics`.
+
+    Example:
+        >>> image_metrics([0, 1], [0.4, 0.9])
+        {'AUROC-cls': 1.0, 'F1-max-cls': 1.0, 'AP-cls': 1.0}
+    """
+    labels, scores = as_array(labels, "labels", "N"), as_array(scores, "scores", "N")
+    if labels.shape != scores.shape:
+        msg = f"Shapes do not fit: {len(labels)} labels, {len(scores)} scores. Expected one of each an image."
+        raise ValueError(msg)
+    check_scores(scores, "scores")
     check_truth([labels], "labels", "images")
-    return {
-        **dict(zip(PIXEL_COLUMNS, rank(maps, masks), strict=True)),
-        "PRO-segm": region_overlap([(maps, masks)]),
-        **dict(zip(IMAGE_COLUMNS, rank(scores, labels), strict=True)),
-    }
+    return dict(zip(IMAGE_COLUMNS, rank(scores, labels), strict=True))

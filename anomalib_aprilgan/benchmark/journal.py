@@ -1,0 +1,94 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The results on disk: one CSV row a run, written whole or not at all."""
+
+import csv
+import io
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class Journal:
+    """A CSV file that rows are appended to.
+
+    Args:
+        path (Path): The file; it is made when the first row comes.
+        columns (Sequence[str]): Its columns.
+
+    Raises:
+        ValueError: If the file is there and has other columns.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self.columns = list(columns)
+        header, end, _ = path.read_text(encoding="utf-8").partition("\n") if path.exists() else ("", "", "")
+        if end and header + end != _line(self.columns):  # without an end, it was torn off
+            msg = f"{path} has other columns than this version writes. Move it away, or choose another output."
+            raise ValueError(msg)
+
+    def rows(self) -> list[dict[str, str]]:
+        """All rows that were written whole."""
+        if not self.path.exists():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write a row and wait until it is on the disk.
+
+        Raises:
+            ValueError: If the row has other columns.
+        """
+        if set(row) != set(self.columns):
+            msg = f"The row has the columns {sorted(row)}, expected {sorted(self.columns)}."
+            raise ValueError(msg)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            self._drop_torn_row(file)
+            start = "" if file.tell() else _line(self.columns)
+            # Line breaks within a cell would look like the end of a row to whoever reads after a crash.
+            cells = [str(row[column]).replace("\r", " ").replace("\n", " ") for column in self.columns]
+            file.write((start + _line(cells)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def _drop_torn_row(file: io.BufferedRandom) -> None:
+        """Cut off what a process that was killed while it wrote has left after the last line break."""
+        file.seek(0)
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+        file.seek(whole)
+
+    @contextmanager
+    def locked(self) -> Generator[None, None, None]:
+        """Keep other processes from running the same benchmark; the system releases the lock of a killed process.
+
+        Raises:
+            RuntimeError: If another process has it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w", encoding="utf-8") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    msg = f"Another process is writing {self.path}. Wait for it, or choose another output."
+                    raise RuntimeError(msg) from error
+            yield
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

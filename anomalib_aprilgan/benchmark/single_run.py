@@ -1,0 +1,212 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""One run: prepare a model, let it judge the test images, and put down all that was measured as one row."""
+
+import gc
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import AnomalibDataModule
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from lightning import seed_everything
+from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_aprilgan.april_gan import AprilGAN
+from anomalib_aprilgan.april_gan.adapters import StageAdapters
+from anomalib_aprilgan.components.dataset_names import trained_on_same
+from anomalib_aprilgan.components.embedded import AUTO, PRETRAINED
+from anomalib_aprilgan.data.references import draw_references, list_normal_training_images
+
+from .latency import BATCH_SIZES, measure_latency
+from .metrics import COLUMNS, IMAGE_COLUMNS
+from .peak_memory import peak_device_memory, peak_host_memory, reset_peaks
+from .plan import FULL, Run
+from .verdicts import VerdictCollector, judge
+
+DISTRIBUTIONS = ("anomalib-aprilgan", "anomalib", "torch", "open_clip_torch")
+# Image metrics of the paper's protocol beside those of ours.
+PAPER_COLUMNS = tuple(f"{column}, paper protocol" for column in IMAGE_COLUMNS)
+LATENCY_COLUMNS = tuple(f"ms_{kind}_batch_{size}" for size in BATCH_SIZES for kind in ("median", "p95"))
+ROW_COLUMNS = (
+    *("run", "ended", "method", "dataset", "category", "shots", "seed", *COLUMNS, *PAPER_COLUMNS),
+    *("test_images", "anomalous_images", "map_size", "seconds_to_prepare", *LATENCY_COLUMNS, "seconds"),
+    *("peak_host_mib", "peak_device_mib", "device", "threads", "python", *DISTRIBUTIONS),
+    *("adapters", "trained_on", "trained_on_test_data", "references", "references_sha256", "remarks"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        accelerator (str): ``auto``, ``cpu`` or ``gpu``, as Lightning has it.
+        latency_seconds (float): How long to time each batch size; 0 leaves it out.
+    """
+
+    accelerator: str = "auto"
+    latency_seconds: float = 5.0
+
+
+def execute(run: Run, settings: Settings) -> dict[str, Any]:
+    """Do a run.
+
+    Returns:
+        The row, by :data:`ROW_COLUMNS`; what was not measured is empty.
+    """
+    started = time.perf_counter()
+    gc.collect()  # a trainer and its model hold each other: what is left of earlier runs would count as this one's
+    seed_everything(run.seed, verbose=False)
+    datamodule, references = open_data(run)
+    model = run.build_model()
+    if run.shots == 0 and model.learning_type is LearningType.ONE_CLASS:
+        msg = f"{run.method_name} learns from normal images, so 0 is not among its shots. Give it shots of its own."
+        raise ValueError(msg)
+    reset_peaks()
+    collector = VerdictCollector()
+    prepared_in = _test(run, model, datamodule, collector, settings)
+    found = collector.arrays()
+    is_ours = isinstance(model, AprilGAN)
+    streaming, paper = judge(found, has_paper_scores=is_ours and run.shots != 0)
+    if is_ours and run.shots == 0:
+        paper = streaming  # one score in both protocols
+    peaks = {"peak_host_mib": peak_host_memory() >> 20, "peak_device_mib": peak_device_memory() >> 20}
+    measured: dict[str, Any] = {
+        "run": run.key,
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "method": run.method_name,
+        "dataset": run.dataset_name,
+        "category": run.category,
+        "shots": run.shots,
+        "seed": run.seed,
+        **streaming,
+        **{name: paper[column] for name, column in zip(PAPER_COLUMNS, IMAGE_COLUMNS, strict=True) if paper},
+        "test_images": len(found["labels"]),
+        "anomalous_images": int(found["labels"].sum()),
+        "map_size": "x".join(str(side) for side in found["maps"].shape[1:]) if "maps" in found else "",
+        "seconds_to_prepare": prepared_in,
+        **_latencies(model, datamodule, settings),
+        **peaks,
+        **_circumstances(settings),
+        **_training_of(model, run, datamodule),
+        "remarks": getattr(model, "remarks", ""),
+        "references": json.dumps(_names(references, run)),
+        "references_sha256": digest(references),
+    }
+    measured["seconds"] = time.perf_counter() - started
+    return {column: measured.get(column, "") for column in ROW_COLUMNS}
+
+
+def open_data(run: Run) -> tuple[AnomalibDataModule, list[Path]]:
+    """The datamodule of a run, whose training images are the references, and these; none with zero shots."""
+    datamodule = run.build_datamodule()
+    datamodule.prepare_data()
+    datamodule.setup(TrainerFn.FITTING)  # any trainer's stage: without one, a trainer would set it up anew
+    if run.shots == 0:
+        return datamodule, []
+    candidates = list_normal_training_images(datamodule)
+    if run.shots == FULL:
+        return datamodule, candidates
+    references = draw_references(candidates, int(run.shots), run.seed)
+    paths = [Path(path) for path in datamodule.train_data.samples.image_path]
+    datamodule.train_data.subsample([paths.index(path) for path in references], inplace=True)
+    return datamodule, references
+
+
+def _test(
+    run: Run,
+    model: AnomalibModule,
+    datamodule: AnomalibDataModule,
+    collector: VerdictCollector,
+    settings: Settings,
+) -> float:
+    """Prepare the model and test it; seconds from the loaded model to the first image that it could judge."""
+    trainer: dict[str, Any] = {"limit_val_batches": 0, "accelerator": settings.accelerator, **run.method.trainer}
+    with TemporaryDirectory() as folder:
+        engine = Engine(
+            callbacks=[collector],
+            default_root_dir=folder,
+            devices=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=False,
+            **trainer,
+        )
+        start = time.perf_counter()
+        if model.learning_type is LearningType.ONE_CLASS:
+            engine.fit(model, datamodule=datamodule)
+        engine.test(model, datamodule=datamodule, verbose=False)
+    if collector.first_batch_at is None:
+        msg = f"{run} has no test images. Look at the dataset's folders and splits."
+        raise ValueError(msg)
+    return collector.first_batch_at - start
+
+
+def _latencies(model: AnomalibModule, datamodule: AnomalibDataModule, settings: Settings) -> dict[str, float]:
+    if settings.latency_seconds == 0:
+        return {}
+    test_data = datamodule.test_data
+    items = [test_data[index] for index in range(min(max(BATCH_SIZES), len(test_data)))]
+    images = test_data.collate_fn(items).image
+    if settings.accelerator != "cpu" and torch.cuda.is_available():
+        model.to("cuda")  # the trainer has brought it back to the CPU
+    timed = [value for size in BATCH_SIZES for value in measure_latency(model, images, size, settings.latency_seconds)]
+    return dict(zip(LATENCY_COLUMNS, timed, strict=True))
+
+
+def _circumstances(settings: Settings) -> dict[str, Any]:
+    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {platform.processor() or platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in DISTRIBUTIONS},
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # a checkout that is not installed
+        return ""
+
+
+def _training_of(model: AnomalibModule, run: Run, datamodule: AnomalibDataModule) -> dict[str, Any]:
+    """Data that parts of a model were trained on, and whether they are under test; AprilGAN's adapters by name."""
+    trained_on = getattr(model.model, "trained_on", None)
+    under_test = f"{type(datamodule).__name__}/{run.category}"
+    adapters = ""
+    if isinstance(model, AprilGAN):
+        given = trained_on if model.chooses_adapters else model.hparams["adapters"]
+        name = PRETRAINED if given == AUTO else Path(str(given)).name
+        adapters = name if isinstance(model.model.adapters, StageAdapters) else "none"
+    is_leak = trained_on_same(trained_on, under_test)
+    return {"adapters": adapters, "trained_on": trained_on or "", "trained_on_test_data": is_leak}
+
+
+def _names(references: Sequence[Path], run: Run) -> list[str]:
+    """Short names of references; of a whole training set the number must do."""
+    return [f"all {len(references)}"] if run.shots == FULL else ["/".join(path.parts[-3:]) for path in references]
+
+
+def digest(files: Sequence[Path]) -> str:
+    """SHA-256 over the contents of files, in the order of their names; empty without any."""
+    if not files:
+        return ""
+    whole = hashlib.sha256()
+    for path in sorted(files):
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
