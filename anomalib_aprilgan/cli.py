@@ -7,23 +7,24 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .components.embedded import AUTO, settings_of
 from .doctor import Settings, examine, is_well, render
 
 
 def doctor(
     backbone: str = Settings.backbone,
-    pretrained: str | None = Settings.pretrained,
+    pretrained: str | None = AUTO,
     adapters: str | None = Settings.adapters,
-    image_size: int = Settings.image_size,
-    layers: Sequence[int] = Settings.layers,
+    image_size: int | None = None,
+    layers: Sequence[int] | None = None,
 ) -> int:
     """Tell whether anomalib knows AprilGAN, and whether it can predict without network; never uses the network.
 
     The options are the model's arguments of the same names. Lines marked [!!] must be put right, and say how.
 
     Args:
-        backbone: open_clip architecture, or path of an open_clip model config (JSON).
-        pretrained: open_clip tag, hf-hub:org/name, path of a weights file, or null for random weights.
+        backbone: open_clip architecture, path of an open_clip model config (JSON), or aprilgan-tiny.
+        pretrained: open_clip tag, hf-hub:org/name, path of a weights file, auto, or null for random weights.
         adapters: File of trained adapters, mvtec, visa, or auto for those that AprilGAN would choose.
         image_size: Side in pixels of the model's input.
         layers: Stages compared with the text.
@@ -31,7 +32,15 @@ def doctor(
     Returns:
         0 if all is well, 1 if a line is marked [!!].
     """
-    findings = examine(Settings(backbone, pretrained, adapters, image_size, tuple(layers)))
+    defaults = settings_of(backbone)
+    settings = Settings(
+        backbone,
+        defaults.pretrained if pretrained == AUTO else pretrained,
+        adapters,
+        defaults.image_size if image_size is None else image_size,
+        defaults.layers if layers is None else tuple(layers),
+    )
+    findings = examine(settings)
     sys.stdout.write(render(findings))
     return 0 if is_well(findings) else 1
 
@@ -84,6 +93,58 @@ def benchmark(
     return 1 if failures else 0
 
 
+def predict(
+    data: str,
+    model: dict[str, Any] | None = None,
+    ckpt_path: str | None = None,
+    output: str = "results/predictions.csv",
+    maps: str | None = None,
+    batch_size: int = 8,
+    num_workers: int = 2,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    num_nodes: int = 1,
+    strategy: str = "auto",
+) -> int:
+    """Judge a folder of any number of photos with AprilGAN; started again, it goes on where it was stopped.
+
+    Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end.
+
+    Args:
+        data: Folder of photos, searched with its subfolders.
+        model: Arguments of AprilGAN, such as --model.class_name bottle.
+        ckpt_path: A checkpoint of AprilGAN, which knows its arguments.
+        output: Table of a row a photo, .csv or .parquet: path, score, label, map, error.
+        maps: Folder for anomaly maps, as float32 arrays in NumPy's format; null writes none.
+        batch_size: Photos a batch.
+        num_workers: Processes that read photos.
+        accelerator: auto, cpu or gpu.
+        devices: How many processes of this machine share the photos.
+        num_nodes: How many machines share them; all must see the output's folder.
+        strategy: Of Lightning's trainer; ddp for several processes on CPUs.
+
+    Returns:
+        0 if all photos have a verdict, 1 if some cannot be read.
+    """
+    import logging
+    from pathlib import Path
+
+    from .april_gan import AprilGAN
+    from .prediction.bulk import predict_folder
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = model or {}
+    built: Any = AprilGAN.load_from_checkpoint(ckpt_path, **arguments) if ckpt_path else AprilGAN(**arguments)
+    trainer = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "strategy": strategy}
+    folder = Path(maps) if maps else None
+    rows = predict_folder(built, Path(data), Path(output), folder, batch_size, num_workers, trainer)
+    unreadable = [row for row in rows if row.error]
+    if rows:
+        sys.stdout.write(f"{output}: {len(rows) - len(unreadable)} verdicts.\n")
+    sys.stdout.write("".join(f"Cannot be read: {row.path}: {row.error}\n" for row in unreadable))
+    return 1 if unreadable else 0
+
+
 def main(args: list[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -95,7 +156,7 @@ def main(args: list[str] | None = None) -> int:
     """
     from jsonargparse import auto_cli
 
-    commands = {"benchmark": benchmark, "doctor": doctor}
+    commands: dict[str, Any] = {"benchmark": benchmark, "doctor": doctor, "predict": predict}
     status: int = auto_cli(commands, args=args, prog="anomalib-aprilgan", as_positional=False)
     return status
 

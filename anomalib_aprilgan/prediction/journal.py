@@ -1,0 +1,141 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""A table that grows row by row, outlives a kill, and may be written by several processes."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+FORMATS = (".csv", ".parquet")
+
+
+class Row(NamedTuple):
+    """Verdict on one photo.
+
+    Attributes:
+        path (str): The photo, as a path relative to the folder.
+        score (float | None): Probability of an anomaly, in [0, 1]; None if the photo cannot be read.
+        label (int | None): 1 if it is anomalous, else 0.
+        map (str): File of the anomaly map, relative to the folder of maps; empty if none was asked for.
+        error (str): Why the photo cannot be read; empty else.
+    """
+
+    path: str
+    score: float | None
+    label: int | None
+    map: str = ""
+    error: str = ""
+
+
+class Journal:
+    """Rows on their way into a table.
+
+    Every process appends to a part of its own, ``NAME.part-RANK.csv``; ``finish`` makes the table of all parts. What a
+    kill has left of a row is dropped when the work goes on.
+
+    Args:
+        path (Path): The table, ``.csv`` or ``.parquet``.
+
+    Raises:
+        ValueError: If the suffix is another one.
+        ModuleNotFoundError: If Parquet is wanted and pyarrow is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix not in FORMATS:
+            msg = f"output={str(path)!r} must end in {' or '.join(FORMATS)}."
+            raise ValueError(msg)
+        if path.suffix == ".parquet":
+            _require_pyarrow()
+        self.path = path
+        self.description = path.with_suffix(".model.json")
+
+    def open(self, description: dict[str, Any]) -> set[str]:
+        """Begin, or go on where an earlier run was stopped.
+
+        Args:
+            description (dict[str, Any]): What decides about the verdicts, as plain data.
+
+        Returns:
+            set[str]: Paths of photos that have a verdict; those that could not be read are tried again.
+
+        Raises:
+            ValueError: If the rows so far are those of another model.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.description.exists():
+            earlier = json.loads(self.description.read_text(encoding="utf-8"))
+            if different := sorted(key for key in description if description[key] != earlier.get(key)):
+                msg = f"{self.path} was begun with another model ({', '.join(different)}). Choose another output."
+                raise ValueError(msg)
+        else:
+            self.description.write_text(json.dumps(description), encoding="utf-8")
+        for part in self._part_files():
+            _drop_torn_line(part)
+        return {row.path for row in self.rows() if not row.error}
+
+    def append(self, rank: int, rows: Iterable[Row]) -> None:
+        """Write rows to the part of a process, at once."""
+        part = self.path.with_suffix(f".part-{rank}.csv")
+        with part.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+
+    def rows(self) -> list[Row]:
+        """Rows of all parts and of the table, one a photo, by path; a verdict counts more than an error."""
+        known: dict[str, Row] = {}
+        for row in sorted([*self._finished(), *self._parts()], key=lambda row: bool(row.error), reverse=True):
+            known[row.path] = row
+        return [known[path] for path in sorted(known)]
+
+    def finish(self) -> list[Row]:
+        """Make the table of all parts, in place of them; call it in one process, when all have written."""
+        rows = self.rows()
+        table = pd.DataFrame(rows, columns=list(Row._fields)).astype({"label": "Int64"})
+        temporary = self.path.with_name(f"{self.path.name}.tmp")
+        if self.path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+        temporary.replace(self.path)
+        for part in self._part_files():
+            part.unlink()
+        return rows
+
+    def _part_files(self) -> list[Path]:
+        prefix = f"{self.path.stem}.part-"
+        return sorted(file for file in self.path.parent.iterdir() if file.name.startswith(prefix))
+
+    def _parts(self) -> Iterator[Row]:
+        for part in self._part_files():
+            with part.open(encoding="utf-8", newline="") as file:
+                yield from (_parse(cells) for cells in csv.reader(file))
+
+    def _finished(self) -> Iterator[Row]:
+        if not self.path.exists():
+            return
+        table = pd.read_csv(self.path, dtype=str) if self.path.suffix == ".csv" else pd.read_parquet(self.path)
+        for cells in table[list(Row._fields)].itertuples(index=False):
+            yield _parse(["" if pd.isna(cell) else str(cell) for cell in cells])
+
+
+def _parse(cells: list[str]) -> Row:
+    path, score, label, map_file, error = cells
+    return Row(path, float(score) if score else None, int(label) if label else None, map_file, error)
+
+
+def _require_pyarrow() -> None:
+    if find_spec("pyarrow") is None:
+        msg = "Parquet needs pyarrow: pip install pyarrow, or let the output end in .csv."
+        raise ModuleNotFoundError(msg, name="pyarrow")
+
+
+def _drop_torn_line(part: Path) -> None:
+    """Cut off what a killed process had begun to write."""
+    with part.open("rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
