@@ -1,11 +1,13 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a checkpoint notes of AnomalyCLIP besides its prompts, and how a model takes it over."""
+"""What checkpoints and exports note of AnomalyCLIP, and how a model takes it over."""
 
+import json
 from typing import Any
 
 from anomalib_aprilgan.detection.checkpoint import check_fingerprint
+from anomalib_aprilgan.detection.export import digest
 
 from .torch_model import AnomalyCLIPModel
 
@@ -39,3 +41,22 @@ def adopt(model: AnomalyCLIPModel, saved: dict[str, Any]) -> None:
     check_fingerprint(saved["fingerprint"], {**describe(model)["fingerprint"], "quick_gelu": activation})
     model.use_activation(quick_gelu=activation)
     model.trained_on = saved["trained_on"]
+
+
+def metadata(model: AnomalyCLIPModel) -> dict[str, str]:
+    """What an exported model was made from.
+
+    Args:
+        model (AnomalyCLIPModel): The model, its prompts settled.
+
+    Returns:
+        dict[str, str]: Values are JSON; ``prompts`` is the SHA-256 of their bytes.
+    """
+    entries: dict[str, Any] = {
+        **describe(model),
+        "model": "AnomalyCLIP",
+        "backbone": model.source.backbone,
+        "pretrained": model.source.pretrained,
+        "prompts": digest(model.prompts.state_dict().values()),
+    }
+    return {key: json.dumps(value) for key, value in entries.items()}

@@ -24,12 +24,13 @@ from torch import nn
 from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.export import ONNX_DEFAULTS, ExportedModel, add_metadata, save_torch
 from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
 from anomalib_aprilgan.detection.plain_data import plain_layers
 from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
-from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor, square_pre_processor
 
-from .checkpoint import adopt, describe
+from .checkpoint import adopt, describe, metadata
 from .published_prompts import are_published_for, choose_for, find_prompts
 from .torch_model import FROM_CHECKPOINT, AnomalyCLIPModel
 
@@ -181,6 +182,25 @@ class AnomalyCLIP(AnomalibModule):
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self._is_restored = True
 
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export for anomalib's ``TorchInferencer``, with metadata; what only training and tests need stays behind."""
+        self.setup("export")
+        exported = ExportedModel(self.pre_processor, self.model, self.post_processor)
+        path = Path(export_root) / "weights" / "torch" / f"{model_file_name}.pt"
+        return save_torch(exported, metadata(self.model), path)
+
+    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # ruff: ignore[any-type] - of torch.onnx.export
+    ) -> Path:
+        """Export as ONNX, with metadata; OpenVINO's model is made of it. Arguments are the parent's."""
+        self.setup("export")
+        path = super().to_onnx(export_root, model_file_name, input_size, **{**ONNX_DEFAULTS, **kwargs})
+        return add_metadata(path, metadata(self.model))
+
     @property
     def trainer_arguments(self) -> dict[str, Any]:
         """No special arguments for the trainer."""
@@ -201,11 +221,7 @@ class AnomalyCLIP(AnomalibModule):
         Raises:
             ValueError: If height and width differ.
         """
-        height, width = image_size or (518, 518)
-        if height != width:
-            msg = f"image_size={image_size} must be square: CLIP's images are."
-            raise ValueError(msg)
-        return CLIPPreProcessor(height)
+        return square_pre_processor(image_size, default=518)
 
     @staticmethod
     def configure_post_processor() -> ProbabilityPostProcessor:

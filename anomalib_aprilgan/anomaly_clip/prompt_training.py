@@ -22,9 +22,11 @@ from torch import nn
 from anomalib_aprilgan.components.trained_file import TrainedWith
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.leak import find_leaks, leak_mark, warn_of_leaks
 from anomalib_aprilgan.detection.plain_data import plain_layers
 from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
+from anomalib_aprilgan.detection.training_runs import is_about_to_forget, with_data_of
 
 from .checkpoint import adopt, describe
 from .prompt_encoder import PromptEncoder
@@ -186,13 +188,21 @@ class AnomalyCLIPPrompts(AnomalibModule):
         """Read the prompts as they are now."""
         self.model.read_prompts(self.encoder)
 
-    on_test_start = on_validation_start
+    def on_test_start(self) -> None:
+        """Read the prompts as they are now, and tell if they have seen the data under test."""
+        self.on_validation_start()
+        warn_of_leaks("prompts", self.model.trained_on, self._trainer)
+
+    def on_test_epoch_end(self) -> None:
+        """Mark results of prompts that have seen the data under test."""
+        if find_leaks(self.model.trained_on, self._trainer):
+            self.log(leak_mark("prompts"), 1.0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the prompts alone."""
         return torch.optim.Adam(self.model.prompts.parameters(), lr=self.learning_rate, betas=self.betas)
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         """Add the data to those that these prompts saw in earlier runs: none of them must be tested on.
 
         Raises:
@@ -202,9 +212,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
             msg = f"start_from={FROM_CHECKPOINT!r} needs ckpt_path. To start anew, leave start_from out or name a file."
             raise RuntimeError(msg)
         self._resumed_from = self.trainer.ckpt_path
-        datamodule = getattr(self.trainer, "datamodule", None)
-        seen = [*(self.model.trained_on or "").split(", "), *getattr(datamodule, "training_data", [])]
-        self.model.trained_on = ", ".join(dict.fromkeys(name for name in seen if name)) or None
+        self.model.trained_on = with_data_of(self.model.trained_on, getattr(self.trainer, "datamodule", None))
 
     def on_train_end(self) -> None:
         """Read the prompts for the last time, and write them, once however many processes train."""
@@ -251,7 +259,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
         """
         saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
         super().on_load_checkpoint(checkpoint)
-        if self._is_about_to_forget():
+        if is_about_to_forget(self._trainer, self._resumed_from):
             logger.info("Testing the prompts just trained, and not those of %s again.", self._resumed_from)
             self._resumed_from = None
             checkpoint["state_dict"] = self.state_dict()
@@ -259,12 +267,6 @@ class AnomalyCLIPPrompts(AnomalibModule):
         adopt(self.model, saved)
         self._encoders.clear()  # of another activation
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
-
-    def _is_about_to_forget(self) -> bool:
-        """Whether anomalib's ``Engine.train``, having resumed a training, loads the old checkpoint for the test."""
-        if self._trainer is None or self._resumed_from is None:
-            return False
-        return self.trainer.testing and self.trainer.ckpt_path == self._resumed_from
 
     def configure_callbacks(self) -> list[Callback]:
         """Components; metrics come before scores are rescaled."""

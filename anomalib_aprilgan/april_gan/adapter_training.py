@@ -30,6 +30,7 @@ from anomalib_aprilgan.detection.leak import find_leaks, leak_mark, warn_of_leak
 from anomalib_aprilgan.detection.plain_data import plain_layers, plain_prompts
 from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
+from anomalib_aprilgan.detection.training_runs import is_about_to_forget, with_data_of
 
 from .adapters import AdapterMetadata, StageAdapters
 from .checkpoint import adopt, describe
@@ -191,9 +192,7 @@ class AprilGANAdapters(AnomalibModule):
             msg = f"adapters={FROM_CHECKPOINT!r} needs ckpt_path. To start anew, leave adapters out or name a file."
             raise RuntimeError(msg)
         self._resumed_from = self.trainer.ckpt_path
-        datamodule = getattr(self.trainer, "datamodule", None)
-        seen = [*(self.model.trained_on or "").split(", "), *getattr(datamodule, "training_data", [])]
-        self.model.trained_on = ", ".join(dict.fromkeys(name for name in seen if name)) or None
+        self.model.trained_on = with_data_of(self.model.trained_on, getattr(self.trainer, "datamodule", None))
 
     def on_test_start(self) -> None:
         """Tell if the adapters have seen the held-out categories, in an earlier run."""
@@ -251,7 +250,7 @@ class AprilGANAdapters(AnomalibModule):
         """
         saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
         super().on_load_checkpoint(checkpoint)
-        if self._is_about_to_forget():
+        if is_about_to_forget(self._trainer, self._resumed_from):
             logger.info("Testing the adapters just trained, and not those of %s again.", self._resumed_from)
             self._resumed_from = None
             checkpoint["state_dict"] = self.state_dict()
@@ -259,12 +258,6 @@ class AprilGANAdapters(AnomalibModule):
         adopt(self.model, saved, self._given)
         self._texts.clear()  # of another activation or other prompts
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
-
-    def _is_about_to_forget(self) -> bool:
-        """Whether anomalib's ``Engine.train``, having resumed a training, loads the old checkpoint for the test."""
-        if self._trainer is None or self._resumed_from is None:
-            return False
-        return self.trainer.testing and self.trainer.ckpt_path == self._resumed_from
 
     def configure_callbacks(self) -> list[Callback]:
         """Components; metrics come before scores are rescaled."""

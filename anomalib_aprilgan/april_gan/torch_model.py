@@ -21,6 +21,7 @@ from torch import nn
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, text_probability, upsample
 from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
+from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
 from anomalib_aprilgan.components.text_encoder import text_features
 
@@ -169,7 +170,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             self._fit_memory_banks(reference_images)
 
     def _fit_memory_banks(self, images: torch.Tensor) -> None:
-        self._check_images(images)
+        check_images(images, self.image_size)
         for batch in images.to(self.text_features.device).split(REFERENCE_BATCH_SIZE):
             tokens = self._tokens_by_layer(self.clip(batch).stages)
             for layer, bank in zip(self.few_shot_layers, self._banks(), strict=True):
@@ -211,7 +212,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         Raises:
             ValueError: If the images do not fit or hold NaN.
         """
-        self._check_images(images)
+        check_images(images, self.image_size)
         features = self.clip(images)
         return features.pooled, self._tokens_by_layer(features.stages)
 
@@ -263,16 +264,3 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
 
     def _tokens_by_layer(self, stages: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
         return {layer: patch_tokens(stage) for layer, stage in zip(self.clip.layers, stages, strict=True)}
-
-    def _check_images(self, images: torch.Tensor) -> None:
-        size = self.image_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size) or images.shape[0] == 0:
-            msg = f"Expected images (N, 3, {size}, {size}), got {tuple(images.shape)}. Use the model's pre_processor."
-            raise ValueError(msg)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return  # an exported graph cannot raise
-        finite = images.isfinite().flatten(1).all(dim=1)  # (N,)
-        if not finite.all():
-            broken = (~finite).nonzero().flatten().tolist()
-            msg = f"Images {broken} of the batch hold NaN or infinite values. Look at the files and at the transforms."
-            raise ValueError(msg)

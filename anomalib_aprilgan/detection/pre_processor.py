@@ -47,3 +47,20 @@ class CLIPPreProcessor(PreProcessor):
             self._configure(config["image_size"])
         else:
             super().load_checkpoint_config(config)
+
+
+def square_pre_processor(image_size: tuple[int, int] | None, default: int) -> CLIPPreProcessor:
+    """Pre-processor for a size as anomalib gives it.
+
+    Args:
+        image_size (tuple[int, int] | None): Height and width, equal; None takes the default.
+        default (int): Side in pixels.
+
+    Raises:
+        ValueError: If height and width differ.
+    """
+    height, width = image_size or (default, default)
+    if height != width:
+        msg = f"image_size={image_size} must be square: CLIP's images are."
+        raise ValueError(msg)
+    return CLIPPreProcessor(height)

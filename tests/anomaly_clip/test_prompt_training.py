@@ -227,6 +227,12 @@ class TestEngine:
         said = read_prompts(model.prompts_path).trained_with
         assert said.trained_on == "MVTecAD/bottle, MVTecAD/cable, MVTecAD/carpet"
 
+    def test_held_out_data_that_earlier_prompts_saw_are_marked(self, trained, arguments, mvtec_root, engine):
+        assert "prompts_trained_on_test_data" not in trained[-1]
+        model = AnomalyCLIPPrompts(start_from=trained[0].prompts_path, **arguments)
+        data = auxiliary(mvtec_root, validation=["bottle"])
+        assert engine().train(model, datamodule=data)[0]["prompts_trained_on_test_data"] == 1
+
     def test_learning_rate_zero_keeps_the_start(self, mvtec_root, arguments, start, engine):
         model = AnomalyCLIPPrompts(start_from=start, learning_rate=0.0, **arguments)
         engine().fit(model, datamodule=auxiliary(mvtec_root))

@@ -1,0 +1,90 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exports of AnomalyCLIP: the same verdicts in ONNX Runtime, OpenVINO and anomalib's inferencer, and no text tower."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from anomalib.deploy import TorchInferencer
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_aprilgan import AnomalyCLIP
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TOLERANCE = 1e-4
+Outputs = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module", params=["tiny_vit", "tiny_vit_resized"])
+def model(request, clip_arguments) -> AnomalyCLIP:
+    model = AnomalyCLIP(**clip_arguments(request.param), evaluator=False, visualizer=False)
+    model.post_processor._image_threshold.fill_(0.6)
+    model.post_processor._pixel_threshold.fill_(0.5)
+    return model.eval()
+
+
+def photographs(number: int, size: tuple[int, int]) -> torch.Tensor:
+    """Images of whole grey levels, as they come from files, and each of another brightness."""
+    levels = torch.randint(0, 256, (number, 3, *size)) // torch.arange(1, number + 1)[:, None, None, None]
+    return levels / 255
+
+
+def assert_same_verdicts(model: AnomalyCLIP, outputs: Outputs, images: torch.Tensor) -> None:
+    expected = model(images)
+    for name in ("pred_score", "anomaly_map"):
+        torch.testing.assert_close(torch.from_numpy(outputs[name]), getattr(expected, name), rtol=0, atol=TOLERANCE)
+    assert outputs["pred_label"].tolist() == expected.pred_label.tolist()
+
+
+def test_onnx_runtime_for_any_batch_and_size(model, tmp_path):
+    path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    for number, size in ((1, (90, 110)), (3, (70, 70))):
+        images = photographs(number, size)
+        outputs = dict(zip(names, session.run(None, {"input": images.numpy()}), strict=True))
+        assert_same_verdicts(model, outputs, images)
+
+
+def test_openvino_in_full_precision(model, tmp_path):
+    path = Engine(default_root_dir=tmp_path).export(model, "openvino", export_root=tmp_path, input_size=(90, 110))
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images = photographs(2, (90, 110))
+    result = compiled(images.numpy())
+    assert_same_verdicts(model, {output.any_name: result[output] for output in compiled.outputs}, images)
+
+
+def test_torch_inferencer(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 110, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    path = engine.export(model, "torch", export_root=tmp_path)
+    theirs = TorchInferencer(path).predict(tmp_path / "photo.png")
+    ours = engine.predict(model, data_path=tmp_path / "photo.png")[0]
+    torch.testing.assert_close(theirs.anomaly_map, ours.anomaly_map, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(theirs.pred_score, ours.pred_score, rtol=0, atol=TOLERANCE)
+
+
+def entries_of(path: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+
+def test_contents_are_tower_and_two_vectors_and_say_so(model, tmp_path):
+    path = model.to_onnx(tmp_path, input_size=(70, 70))
+    numbers = sum(int(np.prod(tensor.dims)) for tensor in onnx.load(path).graph.initializer)
+    tower = sum(tensor.numel() for tensor in model.model.clip.state_dict().values())
+    assert numbers == pytest.approx(tower, rel=0.02)
+    entries = {key: json.loads(value) for key, value in entries_of(path).items()}
+    assert entries["model"] == "AnomalyCLIP"
+    assert entries["fingerprint"]["dpam_layers"] == model.model.dpam_layers
+    assert len(entries["prompts"]) == 64
