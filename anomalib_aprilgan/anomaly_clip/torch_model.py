@@ -64,7 +64,8 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
         prompt_weights (str | Path | None): File of learned prompts; ``mvtec`` or ``visa`` for the authors' own, trained
             on that data; ``checkpoint`` if they come with a state dict to be loaded; None takes random ones and warns.
         sigma (float): Standard deviation in pixels of the Gaussian that smooths the map; 0 leaves it out.
-        precision (str): Of the frozen image tower: ``fp32``, ``bf16`` or ``fp16``.
+        precision (str): Of the frozen image tower: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what this machine
+            calculates natively.
 
     Raises:
         ValueError: If an argument is unknown, out of range or contradicts another; the message says which.

@@ -52,7 +52,7 @@ class AprilGAN(AnomalibModule):
         k_shot (int): Number of normal references; 0 is zero-shot.
         few_shot_source (str | Path | list[str | Path] | None): Folder or list of reference images. Defaults to the
             normal training images of the datamodule.
-        backbone (str): See :class:`AprilGANModel`, as all up to ``precision``.
+        backbone (str): See :class:`AprilGANModel`, as all up to ``coreset_ratio``.
         pretrained (str | None): Weights of CLIP.
         image_size (int): Side in pixels of the model's input.
         layers (Sequence[int]): Stages compared with the text.
@@ -62,6 +62,7 @@ class AprilGAN(AnomalibModule):
         quick_gelu (bool | None): Activation of CLIP.
         prompts (PromptEnsemble | None): States and templates.
         precision (str): Of the frozen image tower.
+        coreset_ratio (float): Part of the references' patches to keep.
         reference_seed (int): Seed of the draw of references.
         pre_processor (nn.Module | bool): Pre-processor, or whether to use the default.
         post_processor (nn.Module | bool): Post-processor, or whether to use the default.
@@ -97,6 +98,7 @@ class AprilGAN(AnomalibModule):
         quick_gelu: bool | None = None,
         prompts: PromptEnsemble | None = None,
         precision: str = "fp32",
+        coreset_ratio: float = 1.0,
         reference_seed: int = 0,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -127,6 +129,7 @@ class AprilGAN(AnomalibModule):
             quick_gelu=published.quick_gelu if published else quick_gelu,
             prompts=prompts,
             precision=precision,
+            coreset_ratio=coreset_ratio,
         )
         self.chooses_adapters = published is not None
         self.class_name = class_name

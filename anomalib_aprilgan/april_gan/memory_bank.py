@@ -3,8 +3,10 @@
 
 """Patch tokens of normal references, and the distance of other patches to them."""
 
+import numpy as np
 import torch
-from anomalib.models.components import DynamicBufferMixin
+from anomalib.models.components import DynamicBufferMixin, KCenterGreedy
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn import functional
 
@@ -49,8 +51,12 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
             raise ValueError(msg)
         self._collected.append(functional.normalize(tokens.float(), dim=-1).flatten(0, 1))  # (K*P, W)
 
-    def finalize(self) -> None:
+    def finalize(self, coreset_ratio: float = 1.0) -> None:
         """Make the collected tokens the bank, in place of any earlier one.
+
+        Args:
+            coreset_ratio (float): Part of the tokens to keep: those that anomalib's greedy search finds farthest
+                apart, always the same. It takes long: once for many images.
 
         Raises:
             RuntimeError: If nothing was collected.
@@ -58,8 +64,14 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
         if not self._collected:
             msg = "The memory bank has collected no references: call update(tokens) before finalize()."
             raise RuntimeError(msg)
-        self.tokens = torch.cat(self._collected)  # (M, W)
+        tokens = torch.cat(self._collected)  # (M, W)
         self._collected = []
+        if coreset_ratio < 1:
+            with isolate_rng():  # the search draws from both generators
+                torch.manual_seed(0)
+                np.random.seed(0)  # ruff: ignore[numpy-legacy-random] - the one that scikit-learn draws from
+                tokens = KCenterGreedy(tokens, coreset_ratio).sample_coreset()
+        self.tokens = tokens
 
     def distance(self, tokens: torch.Tensor) -> torch.Tensor:
         """Cosine distance to the nearest reference patch.

@@ -65,7 +65,9 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             only) and warns.
         quick_gelu (bool | None): Activation of both towers; None takes the adapters' word, else the registry's.
         prompts (PromptEnsemble | dict[str, Any] | None): States and templates; None takes the paper's.
-        precision (str): Of the frozen image tower: ``fp32``, ``bf16`` or ``fp16``.
+        precision (str): Of the frozen image tower: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what this machine
+            calculates natively.
+        coreset_ratio (float): Part of the references' patches to compare with; below 1 saves time with many references.
 
     Raises:
         ValueError: If an argument is unknown, out of range or contradicts another; the message says which.
@@ -91,8 +93,13 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         quick_gelu: bool | None = None,
         prompts: PromptEnsemble | dict[str, Any] | None = None,
         precision: str = "fp32",
+        coreset_ratio: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < coreset_ratio <= 1:
+            msg = f"coreset_ratio={coreset_ratio!r} must be above 0 and at most 1: the part of the references to keep."
+            raise ValueError(msg)
+        self.coreset_ratio = coreset_ratio
         file = None if adapters is None or adapters == FROM_CHECKPOINT else find_adapters(adapters)
         self.prompts = as_prompts(prompts)
         self.source = CLIPSource.resolve(backbone, pretrained, quick_gelu, file.metadata.quick_gelu if file else None)
@@ -176,7 +183,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             for layer, bank in zip(self.few_shot_layers, self._banks(), strict=True):
                 bank.update(tokens[layer])
         for bank in self._banks():
-            bank.finalize()
+            bank.finalize(self.coreset_ratio)
 
     @torch.no_grad()
     def evidence(self, images: torch.Tensor) -> Evidence:

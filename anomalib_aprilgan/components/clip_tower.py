@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from .clip_source import CLIPSource
+from .precision import dtype_of
 from .value_attention import check_value_blocks, value_streams
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RESNET_STRIDE = 32
 
 
@@ -38,7 +38,7 @@ class CLIPTower(nn.Module):
         source (CLIPSource): Architecture, weights and activation.
         image_size (int): Side in pixels of the images to come.
         layers (Sequence[int]): Stages to hand out, 1-based and ascending: blocks of a ViT, the 4 stages of a ResNet.
-        precision (str): ``fp32``, ``bf16`` or ``fp16``; of the tower's weights and arithmetic.
+        precision (str): Of the tower's weights and arithmetic, see :func:`.precision.dtype_of`.
         value_blocks (int): How many of a ViT's last blocks have a second stream, see :func:`value_streams`.
         norm_pooled (bool): Whether CLIP's final norm comes before the projection of a ViT's class token.
         interpolation (str): Of the positional embedding at other sizes, see :func:`resize_positions`.
@@ -65,7 +65,6 @@ class CLIPTower(nn.Module):
         interpolation: str = "bicubic",
     ) -> None:
         super().__init__()
-        check_precision(precision)
         vision = source.config["vision_cfg"]
         self.is_vit = source.is_vit
         self.stride = vision["patch_size"] if self.is_vit else RESNET_STRIDE
@@ -74,7 +73,7 @@ class CLIPTower(nn.Module):
         self.image_size = image_size
         self.embed_dim: int = source.config["embed_dim"]
         self.widths = [self._width(vision["width"], layer) for layer in self.layers]
-        self.dtype = DTYPES[precision]
+        self.dtype = dtype_of(precision)
         self.value_blocks = value_blocks
         self.norm_pooled = norm_pooled
         self.interpolation = interpolation
@@ -233,15 +232,4 @@ def check_image_size(image_size: int, stride: int) -> None:
             max(stride, round(image_size / stride) * stride) if isinstance(image_size, (int, float)) else 37 * stride
         )
         msg = f"image_size={image_size!r} must be a positive multiple of {stride} for this backbone, such as {nearest}."
-        raise ValueError(msg)
-
-
-def check_precision(precision: str) -> None:
-    """Refuse an unknown precision.
-
-    Raises:
-        ValueError: If it is not one of ``fp32``, ``bf16``, ``fp16``.
-    """
-    if precision not in DTYPES:
-        msg = f"precision={precision!r} is unknown, expected one of {', '.join(DTYPES)}."
         raise ValueError(msg)

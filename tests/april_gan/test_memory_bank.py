@@ -50,6 +50,30 @@ def test_finalising_anew_replaces_the_bank():
     assert bank.tokens.tolist() == [[0.0, 1.0]]
 
 
+def test_coreset_keeps_what_lies_farthest_apart():
+    bank = MemoryBank()
+    near = torch.tensor([[1.0, 0.0], [1.0, 0.01], [1.0, 0.02]])
+    bank.update(torch.cat([near, torch.tensor([[0.0, 1.0], [-1.0, 0.0], [0.01, 1.0]])])[None])
+    bank.finalize(coreset_ratio=0.5)
+    assert len(bank.tokens) == 3
+    distance = bank.distance(torch.eye(2)[None])
+    torch.testing.assert_close(distance, torch.zeros(1, 2), rtol=0, atol=1e-3)
+
+
+def test_coreset_is_the_same_every_time_and_leaves_the_generator_alone():
+    tokens, banks = torch.randn(2, 20, 4), []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        bank = MemoryBank()
+        bank.update(tokens)
+        bank.finalize(coreset_ratio=0.25)
+        banks.append(bank.tokens)
+        drawn = torch.rand(1)
+        torch.manual_seed(seed)
+        assert torch.equal(torch.rand(1), drawn)
+    assert torch.equal(*banks)
+
+
 def test_bank_is_fitted_once_it_is_finalised():
     bank = MemoryBank()
     assert not bank.is_fitted

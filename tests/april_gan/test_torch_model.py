@@ -381,3 +381,15 @@ class TestArguments:
     def test_prompts_of_another_kind_are_refused(self, given):
         with pytest.raises(ValueError, match=rf"prompts={re.escape(repr(given))} is not understood"):
             as_prompts(given)
+
+
+@pytest.mark.parametrize("ratio", [0, -0.5, 1.5])
+def test_coreset_ratio_out_of_range_is_refused(tiny_arguments, ratio):
+    with pytest.raises(ValueError, match=f"coreset_ratio={ratio} must be above 0 and at most 1"):
+        AprilGANModel(**tiny_arguments, coreset_ratio=ratio)
+
+
+def test_coreset_ratio_makes_the_banks_smaller(tiny_arguments):
+    model = AprilGANModel(**tiny_arguments, coreset_ratio=0.25)
+    model.setup("bottle", torch.randn(2, 3, 56, 56))
+    assert [len(bank.tokens) for bank in model.memory_banks] == [8, 8, 8, 8]  # of 2 times 16
