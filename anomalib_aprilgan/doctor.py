@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import Any
 
+from .components.embedded import AUTO, BACKBONE, PAPER, embedded_adapters
+
 MARKS = {True: "[ok]", False: "[!!]", None: "[--]"}
 PACKAGE = "anomalib-aprilgan"
 ENTRY_POINT = "anomalib_aprilgan:AprilGAN"
@@ -48,19 +50,22 @@ class Settings:
     """Arguments of the model that is to predict, as in :class:`anomalib_aprilgan.AprilGANModel`."""
 
     backbone: str = "ViT-L-14-336"
-    pretrained: str | None = "openai"
-    adapters: str | None = "auto"
-    image_size: int = 518
-    layers: tuple[int, ...] = (6, 12, 18, 24)
+    pretrained: str | None = PAPER.pretrained
+    adapters: str | None = AUTO
+    image_size: int = PAPER.image_size
+    layers: tuple[int, ...] = PAPER.layers
 
 
 def chosen_adapters(settings: Settings) -> str | None:
     """The adapters that AprilGAN would start with."""
     from .april_gan.published_adapters import choose_for, published_for
 
-    if settings.adapters != "auto":
+    if settings.adapters != AUTO:
         return settings.adapters
-    return choose_for("") if published_for(settings.backbone, settings.pretrained, settings.layers) else None
+    if published_for(settings.backbone, settings.pretrained, settings.layers):
+        return choose_for("")
+    bundled = embedded_adapters(settings.backbone, settings.pretrained, settings.layers)
+    return None if bundled is None else str(bundled)
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -225,7 +230,8 @@ def _find_weights(backbone: str, pretrained: str | None) -> Iterator[Finding]:
     elif isinstance(location, HubFile):
         remedy = (
             f"With network: predict once, or hf download {location.repo_id} {location.filenames[0]}. Without: copy the "
-            "hub's cache of a machine that has it, or copy the file and give --pretrained PATH."
+            "hub's cache of a machine that has it, or copy the file and give --pretrained PATH. To try out without any "
+            f"download: --backbone {BACKBONE}, the small CLIP of this package."
         )
         detail = f"{name}: {location.repo_id} is not in the hub's cache"
         yield Finding(ok=False, subject="CLIP weights", detail=detail, remedy=remedy)

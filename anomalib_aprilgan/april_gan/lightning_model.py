@@ -17,6 +17,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
+from anomalib_aprilgan.components.embedded import AUTO, embedded_adapters, settings_of
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
@@ -26,7 +27,7 @@ from anomalib_aprilgan.detection.export import ONNX_DEFAULTS, ExportedModel, add
 from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
 from anomalib_aprilgan.detection.plain_data import plain_layers, plain_paths, plain_prompts
 from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
-from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor, square_pre_processor
 
 from .adapters import StageAdapters
 from .checkpoint import adopt, describe, make_room_for_adapters
@@ -37,8 +38,6 @@ from .torch_model import FROM_CHECKPOINT, AprilGANModel
 logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS_NAME = "object"
-# Value of ``adapters`` that leaves the choice to us.
-AUTO = "auto"
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "april_gan"
 
@@ -53,12 +52,15 @@ class AprilGAN(AnomalibModule):
         few_shot_source (str | Path | list[str | Path] | None): Folder or list of reference images. Defaults to the
             normal training images of the datamodule.
         backbone (str): See :class:`AprilGANModel`, as all up to ``coreset_ratio``.
-        pretrained (str | None): Weights of CLIP.
-        image_size (int): Side in pixels of the model's input.
-        layers (Sequence[int]): Stages compared with the text.
+        pretrained (str | None): Weights of CLIP. Defaults to ``auto``: ``openai``, or ``embedded`` for the backbone
+            ``aprilgan-tiny``.
+        image_size (int | None): Side in pixels of the model's input. Defaults to 518, or what suits ``aprilgan-tiny``.
+        layers (Sequence[int] | None): Stages compared with the text. Defaults to the paper's, or those of
+            ``aprilgan-tiny``.
         few_shot_layers (Sequence[int] | None): Stages compared with references.
         adapters (str | Path | None): Trained adapters, see :class:`AprilGANModel`. Defaults to ``auto``: with the
-            paper's backbone those of the authors that were not trained on the dataset under test, else none.
+            paper's backbone those of the authors that were not trained on the dataset under test, with
+            ``aprilgan-tiny`` the bundled ones, else none.
         quick_gelu (bool | None): Activation of CLIP.
         prompts (PromptEnsemble | None): States and templates.
         precision (str): Of the frozen image tower.
@@ -90,9 +92,9 @@ class AprilGAN(AnomalibModule):
         k_shot: int = 0,
         few_shot_source: str | Path | list[str | Path] | None = None,
         backbone: str = "ViT-L-14-336",
-        pretrained: str | None = "openai",
-        image_size: int = 518,
-        layers: Sequence[int] = (6, 12, 18, 24),
+        pretrained: str | None = AUTO,
+        image_size: int | None = None,
+        layers: Sequence[int] | None = None,
         few_shot_layers: Sequence[int] | None = None,
         adapters: str | Path | None = AUTO,
         quick_gelu: bool | None = None,
@@ -110,7 +112,10 @@ class AprilGAN(AnomalibModule):
             raise ValueError(msg)
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
         few_shot_source = plain_paths(few_shot_source)
-        layers = plain_layers(layers, "layers")
+        defaults = settings_of(backbone)
+        pretrained = defaults.pretrained if pretrained == AUTO else pretrained
+        image_size = defaults.image_size if image_size is None else image_size
+        layers = plain_layers(defaults.layers if layers is None else layers, "layers")
         few_shot_layers = None if few_shot_layers is None else plain_layers(few_shot_layers, "few_shot_layers")
         adapters = None if adapters is None else str(adapters)
         prompts = plain_prompts(prompts)
@@ -119,13 +124,15 @@ class AprilGAN(AnomalibModule):
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         # Which of the authors' adapters is settled when the data are known; a checkpoint may bring others before.
         published = published_for(backbone, pretrained, layers, quick_gelu) if adapters == AUTO else None
+        if adapters == AUTO:
+            adapters = FROM_CHECKPOINT if published else embedded_adapters(backbone, pretrained, layers)
         self.model = AprilGANModel(
             backbone=backbone,
             pretrained=pretrained,
             image_size=image_size,
             layers=layers,
             few_shot_layers=few_shot_layers,
-            adapters=(FROM_CHECKPOINT if published else None) if adapters == AUTO else adapters,
+            adapters=adapters,
             quick_gelu=published.quick_gelu if published else quick_gelu,
             prompts=prompts,
             precision=precision,
@@ -170,6 +177,14 @@ class AprilGAN(AnomalibModule):
         """Mark results of adapters that have seen the data under test."""
         if find_leaks(self.model.trained_on, self._trainer):
             self.log(leak_mark("adapters"), 1.0)
+
+    def on_test_end(self) -> None:
+        """Tell where the heat maps are."""
+        folder = getattr(self.visualizer, "output_dir", None)  # known after the first batch
+        if folder is not None:
+            logger.info("Heat maps are in %s", folder)
+
+    on_predict_end = on_test_end
 
     # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
     @torch.inference_mode(mode=False)
@@ -307,11 +322,7 @@ class AprilGAN(AnomalibModule):
         Raises:
             ValueError: If height and width differ.
         """
-        height, width = image_size or (518, 518)
-        if height != width:
-            msg = f"image_size={image_size} must be square: CLIP's images are."
-            raise ValueError(msg)
-        return CLIPPreProcessor(height)
+        return square_pre_processor(image_size, default=518)
 
     @staticmethod
     def configure_post_processor() -> ProbabilityPostProcessor:

@@ -41,6 +41,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_aprilgan.april_gan import AprilGAN
+from anomalib_aprilgan.components.embedded import AUTO
 from anomalib_aprilgan.data.photographs import PhotographSet
 from anomalib_aprilgan.data.references import draw_references, list_normal_training_images
 
@@ -79,10 +80,10 @@ TABLE_HEAD = (
 def report_photographs(
     root: Path,
     backbone: str = "ViT-L-14-336",
-    pretrained: str | None = "openai",
-    image_size: int = 518,
-    layers: Sequence[int] = (6, 12, 18, 24),
-    adapters: str | None = None,
+    pretrained: str | None = AUTO,
+    image_size: int | None = None,
+    layers: Sequence[int] | None = None,
+    adapters: str | None = AUTO,
     shots: Sequence[int] = (0, 1, 4),
     seeds: int = 3,
     part: float = 1.0,
@@ -93,7 +94,7 @@ def report_photographs(
 
     Args:
         root: The folder that holds one folder per set.
-        backbone: Of AprilGAN, as all up to ``adapters``.
+        backbone: Of AprilGAN, as all up to ``adapters``; what is not given follows from it.
         pretrained: Weights of CLIP.
         image_size: Side in pixels of AprilGAN's input.
         layers: Stages compared with text and references.
@@ -118,7 +119,8 @@ def report_photographs(
 
 def _methods(arguments: Mapping[str, Any]) -> tuple[dict[str, ModelFactory], list[str]]:
     """What is compared, AprilGAN with these arguments, and what readers must know of it."""
-    notes = [f"AprilGAN: {', '.join(f'{name} {value}' for name, value in arguments.items())}."]
+    given = [f"{name} {value}" for name, value in arguments.items() if value is not None and value != AUTO]
+    notes = [f"AprilGAN: {', '.join(given)}; all else as the backbone has it."]
     methods: dict[str, ModelFactory] = {"AprilGAN": partial(AprilGAN, **arguments, **SCORES_ONLY)}
     try:
         methods["Patchcore"] = partial(_patchcore, find_patchcore_weights())

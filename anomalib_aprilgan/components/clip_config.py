@@ -12,6 +12,8 @@ from typing import Any
 import open_clip
 from open_clip import version as open_clip_version
 
+from .embedded import BACKBONE, CONFIG_FILE, FOLDER
+
 # Keys of an open_clip config that lead to towers other than CLIP's own transformers and ResNets.
 UNSUPPORTED_KEYS = {
     "": ("custom_text", "multimodal_cfg"),
@@ -33,7 +35,7 @@ def load_config(backbone: str) -> dict[str, Any]:
     Raises:
         ValueError: If it is unknown, not a config, or not a CLIP with a plain ViT or ResNet.
     """
-    path = Path(backbone).expanduser()
+    path = FOLDER / CONFIG_FILE if backbone == BACKBONE else Path(backbone).expanduser()
     if path.suffix == ".json":
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -47,7 +49,7 @@ def load_config(backbone: str) -> dict[str, Any]:
         close = difflib.get_close_matches(backbone, open_clip.list_models(), n=3) or ["ViT-L-14-336"]
         msg = (
             f"Unknown backbone {backbone!r}. Give an architecture of open_clip_torch {open_clip_version.__version__} "
-            f"(near: {', '.join(close)}) or the path of a model config ending in .json."
+            f"(near: {', '.join(close)}), {BACKBONE!r}, or the path of a model config ending in .json."
         )
         raise ValueError(msg)
     _require(backbone, config, ("embed_dim", "vision_cfg", "text_cfg"))

@@ -18,6 +18,8 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]  # exported lazily
 
+from .embedded import BACKBONE
+
 logger = logging.getLogger(__name__)
 
 # Names that open_clip gives to a checkpoint in a hub repository, safe formats first.
@@ -178,5 +180,6 @@ def _explain(repo_id: str, filenames: Sequence[str], reason: str) -> str:
         f"Do one of these: copy the file ({' or '.join(filenames)}) from {constants.ENDPOINT}/{repo_id} to any place "
         "and pass pretrained=PATH, with quick_gelu as for the tag; put the hub's cache of another machine at "
         f"{folder} (HF_HOME moves it); "
-        "name a mirror in HF_ENDPOINT; or, where HF_HUB_OFFLINE is set and the network may be used, unset it."
+        "name a mirror in HF_ENDPOINT; or, where HF_HUB_OFFLINE is set and the network may be used, unset it. "
+        f"To try out without any download, use the small CLIP of this package: backbone={BACKBONE}."
     )

@@ -16,6 +16,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from safetensors import safe_open
 
 from .cache import cache_dir, write_cache_entry
+from .embedded import BACKBONE, FOLDER, PRETRAINED, WEIGHTS_FILE
 from .hub import CHECKPOINT_NAMES, WeightsNotFoundError, fetch_from_hub, find_in_hub_cache, sha256_of
 from .pretrained_tags import HUB_REPOSITORIES
 
@@ -40,7 +41,7 @@ def locate(backbone: str, pretrained: str) -> Path | HubFile:
 
     Args:
         backbone (str): Name of an open_clip architecture, or path of a config.
-        pretrained (str): Tag of open_clip's registry, ``hf-hub:org/name`` or path of a file.
+        pretrained (str): Tag of open_clip's registry, ``hf-hub:org/name``, path of a file, or ``embedded``.
 
     Returns:
         Path | HubFile: A file on this machine, or one of the hub.
@@ -51,6 +52,8 @@ def locate(backbone: str, pretrained: str) -> Path | HubFile:
     """
     if pretrained.startswith(HUB_PREFIX):
         return HubFile(pretrained.removeprefix(HUB_PREFIX))
+    if (backbone, pretrained) == (BACKBONE, PRETRAINED):
+        return FOLDER / WEIGHTS_FILE
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path
@@ -63,7 +66,7 @@ def locate(backbone: str, pretrained: str) -> Path | HubFile:
 def _locate_tag(backbone: str, tag: str) -> HubFile:
     entry = get_pretrained_cfg(backbone, tag)
     if not entry:
-        tags = list_pretrained_tags_by_model(backbone)
+        tags = [PRETRAINED] if backbone == BACKBONE else list_pretrained_tags_by_model(backbone)
         msg = (
             f"pretrained={tag!r} is not a tag of backbone {backbone!r}; open_clip knows {', '.join(tags) or 'none'}. "
             f"Give {'one of these, ' if tags else ''}'hf-hub:org/name', or the path of a weights file."

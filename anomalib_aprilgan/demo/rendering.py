@@ -52,7 +52,7 @@ def render(category: str, line: int = 0, part: int = 0, defect: str | None = Non
 
     Example:
         >>> good, bad = render("coin", part=3), render("coin", part=3, defect="scratch")
-        >>> good.image.shape, good.mask.any(), bad.mask.any()
+        >>> good.image.shape, bool(good.mask.any()), bool(bad.mask.any())
         ((224, 224, 3), False, True)
     """
     check_category(category)

@@ -7,9 +7,9 @@ It takes about an hour on two CPU cores, one of which renders. Started again wit
 was stopped. The folder then holds what lies in ``anomalib_aprilgan/embedded``.
 """
 
-import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Sampler
 
 from anomalib_aprilgan.april_gan import AprilGANAdapters
-from anomalib_aprilgan.components.embedded import ADAPTERS_FILE, CONFIG_FILE, IMAGE_SIZE, LAYERS, WEIGHTS_FILE
+from anomalib_aprilgan.april_gan.adapters import read_adapters
+from anomalib_aprilgan.components.embedded import (
+    ADAPTERS_FILE,
+    BACKBONE,
+    CONFIG_FILE,
+    IMAGE_SIZE,
+    LAYERS,
+    PRETRAINED,
+    WEIGHTS_FILE,
+)
+from anomalib_aprilgan.components.trained_file import write_trained
 from anomalib_aprilgan.data import AuxiliaryData
 
 from .categories import ADAPTER_TRAINING, CATEGORIES
@@ -32,8 +42,8 @@ from .small_clip import SmallCLIP, json_config
 STEPS_AN_EPOCH = 100
 # Epochs at each size of the pictures in pixels: coarse first, since an image costs four times as much at 224.
 SCHEDULE = {112: 50, 168: 12, 224: 3}
-ADAPTER_LINES = 6  # product lines of each category that the adapters are trained on
-ADAPTER_EPOCHS = 6
+ADAPTER_LINES = 4  # product lines of each category that the adapters are trained on
+ADAPTER_EPOCHS = 4
 
 
 class Onward(Sampler[int]):
@@ -116,9 +126,11 @@ def train_adapters(folder: Path, lines: int, epochs: int) -> None:
         layers=LAYERS,
     )
     data = AuxiliaryData(sources=sources, image_size=IMAGE_SIZE, num_workers=0)
-    engine = Engine(default_root_dir=folder / "adapters", max_epochs=epochs, logger=False)
-    engine.fit(model, data)
-    shutil.copy(next(iter((folder / "adapters").rglob("adapters.safetensors"))), folder / ADAPTERS_FILE)
+    Engine(default_root_dir=folder / "adapters", max_epochs=epochs, logger=False).fit(model, data)
+    trained = read_adapters(str(model.adapters_path))
+    # They belong to the CLIP under the name that the package gives it, not to files in this folder.
+    belonging = replace(trained.metadata, backbone=BACKBONE, pretrained=PRETRAINED)
+    write_trained(folder / ADAPTERS_FILE, trained.weights, belonging)
 
 
 def train(

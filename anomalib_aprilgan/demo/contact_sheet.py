@@ -1,0 +1,49 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""All categories at a glance: ``python -m anomalib_aprilgan.demo.contact_sheet FILE``.
+
+Each category has a good part and, below it, a defective one of the same product line with the mask's outline.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .categories import CATEGORIES
+from .defects import DEFECTS
+from .rendering import render
+
+COLUMNS = 13
+OUTLINE = (255, 0, 255)
+
+
+def draw_contact_sheet(path: Path, size: int = 96, line: int = 1) -> None:
+    """Write one picture of all categories.
+
+    Args:
+        path: File to write, of a type that OpenCV knows.
+        size: Side of each part in pixels.
+        line: The product line to show.
+    """
+    kinds = list(DEFECTS)
+    cells = []
+    for number, category in enumerate(CATEGORIES):
+        good = render(category, line, 0, None, size)
+        bad = render(category, line, 1, kinds[number % len(kinds)], size)
+        edge = cv2.morphologyEx(bad.mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        outlined = np.where(edge[..., None] > 0, np.array(OUTLINE, np.uint8), bad.image)
+        cells.append(np.concatenate([good.image, outlined]))
+    blank = np.full_like(cells[0], 255)
+    cells += [blank] * (-len(cells) % COLUMNS)
+    rows = [np.concatenate(cells[start : start + COLUMNS], axis=1) for start in range(0, len(cells), COLUMNS)]
+    if not cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1]):
+        msg = f"{path} cannot be written. Give a file such as sheet.png in a folder where you may write."
+        raise OSError(msg)
+
+
+if __name__ == "__main__":
+    from jsonargparse import auto_cli
+
+    auto_cli(draw_contact_sheet, as_positional=True)
