@@ -120,6 +120,35 @@ def _from_zero(curve: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(curve[:1]), curve])
 
 
+class _F1Threshold(_SketchMetric):
+    """The lowest score that counts as anomalous where F1 is largest, exact to a cell of the sketch.
+
+    As anomalib's ``F1AdaptiveThreshold``: without anomalies the largest score, without normal pixels the smallest.
+    """
+
+    @property
+    def has_anomalies(self) -> bool:
+        """Whether this process has seen any."""
+        known = self._known()
+        return known is not None and bool(known.weights[:, 1].any())
+
+    def compute(self) -> torch.Tensor:
+        """The threshold, ()."""
+        known = self._known()
+        if known is None:
+            return torch.tensor(float("nan"))
+        scores, weights = merge([known])
+        normal, anomalous, _ = weights.sum(dim=0)
+        if anomalous == 0:
+            logger.warning("No anomalous pixel to fit a threshold to: taking the largest score of the normal ones.")
+            return scores[-1]
+        if normal == 0:
+            logger.warning("No normal pixel to fit a threshold to: taking the smallest score of the anomalous ones.")
+            return scores[0]
+        false, true = weights[:, :2].flip(0).cumsum(dim=0).flip(0).unbind(dim=1)  # at or above each score
+        return scores[(2 * true / (true + false + true[0])).argmax()]
+
+
 class AUROC(AnomalibMetric, _AUROC):  # type: ignore[misc]
     """Area under the receiver operating characteristic."""
 
@@ -134,6 +163,10 @@ class AveragePrecision(AnomalibMetric, _AveragePrecision):  # type: ignore[misc]
 
 class AUPRO(AnomalibMetric, _AUPRO):  # type: ignore[misc]
     """Area under the per-region overlap."""
+
+
+class F1Threshold(AnomalibMetric, _F1Threshold):  # type: ignore[misc]
+    """The threshold of the largest F1, in bounded memory."""
 
 
 ALL: tuple[type[AnomalibMetric], ...] = (AUROC, F1Max, AveragePrecision, AUPRO)

@@ -10,6 +10,8 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import nn
 
+from .pixel_metrics import F1Threshold
+
 # One float32 step: how far above 0.5 the lowest anomalous score comes to lie.
 STEP = torch.finfo(torch.float32).eps
 
@@ -33,6 +35,9 @@ class ProbabilityPostProcessor(PostProcessor):
             image_sensitivity=image_sensitivity,
             pixel_sensitivity=pixel_sensitivity,
         )
+        # The parent's keeps every pixel of every validation image.
+        metric: Any = F1Threshold(fields=["anomaly_map", "gt_mask"], strict=False)
+        self._pixel_threshold_metric = metric
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget thresholds of earlier data: the next may have no masks to fit one to."""
@@ -71,5 +76,7 @@ class ProbabilityPostProcessor(PostProcessor):
 
 def _has_anomalies(metric: nn.Module) -> bool:
     """Whether this process's part of a threshold metric has an anomalous label."""
+    if isinstance(metric, F1Threshold):
+        return metric.has_anomalies
     targets: Any = getattr(metric, "target", [])
     return any(bool((target == 1).any()) for target in targets)

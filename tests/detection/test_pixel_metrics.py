@@ -129,3 +129,27 @@ class TestSketch:
     def test_parts_need_not_be_in_order(self):
         parts = [ScoreSketch(torch.tensor([0.9, 0.1]), torch.eye(3)[:2].double())] * 2
         assert merge(parts).weights.tolist() == [[0, 2, 0], [2, 0, 0]]
+
+
+def test_threshold_is_anomalibs():
+    ours, theirs = pixel_metrics.F1Threshold(**FIELDS), anomalib_metrics.F1AdaptiveThreshold(**FIELDS)
+    assert not ours.has_anomalies
+    assert measure(ours, batches()) == measure(theirs, batches())
+    assert ours.has_anomalies
+
+
+@pytest.mark.parametrize(("label", "expected", "message"), [(0, 0.75, "No anomalous pixel"), (1, 0.25, "No normal")])
+def test_threshold_of_one_class_is_at_its_edge(label, expected, message, caplog):
+    maps = torch.tensor([[[0.25, 0.5], [0.5, 0.75]]])
+    batch = ImageBatch(
+        image=torch.zeros(1, 3, 2, 2), anomaly_map=maps, gt_mask=torch.full((1, 2, 2), label, dtype=torch.bool)
+    )
+    assert measure(pixel_metrics.F1Threshold(**FIELDS), [batch]) == expected
+    assert message in caplog.text
+
+
+def test_threshold_needs_the_same_memory_for_any_number_of_images(monkeypatch):
+    monkeypatch.setattr(score_sketch, "CELLS", 64)
+    metric = pixel_metrics.F1Threshold(**FIELDS)
+    measure(metric, batches(40))
+    assert metric.scores[0].numel() <= 4 * 64
