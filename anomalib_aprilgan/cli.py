@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from .components.embedded import AUTO, settings_of
 from .doctor import Settings, examine, is_well, render
@@ -49,7 +49,7 @@ def benchmark(
     methods: dict[str, dict[str, Any]],
     datasets: dict[str, dict[str, Any]],
     output: str = "results/benchmark",
-    shots: Sequence[int | str] = (),
+    shots: Sequence[int | Literal["full"]] = (),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     accelerator: str = "auto",
     latency_seconds: float = 5.0,
