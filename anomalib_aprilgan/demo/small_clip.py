@@ -70,10 +70,10 @@ class WordTable(nn.Module):
 class SmallCLIP(LightningModule):
     """Trains open_clip's ``CLIP`` on pairs of a good and a defective part.
 
-    Three losses: the pooled feature against the two sentences of its product (normal and anomalous); against the
-    sentences of other products in the batch; and every patch against the two sentences, as far as the defect covers it
-    (region-text contrast, as RegionCLIP, arXiv 2112.09106, has it). Some inner blocks are taught the patches' part too,
-    through linear maps that are thrown away.
+    Three losses: the pooled feature against the two sentences of its product (normal and anomalous), by itself and in
+    comparison within the pair; against the sentences of other products in the batch; and every patch against the two
+    sentences, as far as the defect covers it (region-text contrast, as RegionCLIP, arXiv 2112.09106, has it). Some
+    inner blocks are taught the patches' part too, through linear maps that are thrown away.
 
     Args:
         nouns (Sequence[str]): Words by which products are called besides their names.
@@ -158,7 +158,7 @@ class SmallCLIP(LightningModule):
         of_images = texts.repeat(2, 1, 1)  # (2P, 2, E)
         # Half precision would round the cosines by 0.4 %, which the scale makes large.
         with torch.autocast(self.device.type, enabled=False):
-            state = state_loss(pooled, of_images, scale)
+            state = state_loss(pooled, of_images, scale) + rank_loss(pooled, of_images, scale)
             name = name_loss(pooled, texts, batch.names, batch.is_true_name, scale)
             patch = torch.stack([patch_loss(patches, of_images, target, scale) for patches in stages])
         self.log_dict({"state": state, "name": name, "patch": patch.mean()}, prog_bar=True)
@@ -225,6 +225,24 @@ def state_loss(pooled: torch.Tensor, texts: torch.Tensor, scale: float) -> torch
     logits = scale * torch.einsum("ne,nce->nc", pooled, texts)
     target = torch.arange(len(pooled), device=pooled.device) * 2 // len(pooled)
     return functional.cross_entropy(logits, target, label_smoothing=0.02)
+
+
+def rank_loss(pooled: torch.Tensor, texts: torch.Tensor, scale: float) -> torch.Tensor:
+    """Cross entropy of each pair's order: the defective part must look more anomalous than the good one of its line.
+
+    RankNet (Burges et al., ICML 2005). Unlike ``state_loss`` it leaves open how anomalous a design looks by itself, and
+    an AUROC within a product line asks for no more.
+
+    Args:
+        pooled (torch.Tensor): Unit vectors of images, good parts first, (2P, E).
+        texts (torch.Tensor): The two sentences of each image, (2P, 2, E).
+        scale (float): Of the cosines.
+
+    Returns:
+        torch.Tensor: Loss, ().
+    """
+    good, bad = (scale * torch.einsum("ne,ne->n", pooled, texts[:, 1] - texts[:, 0])).chunk(2)  # (P,) each
+    return functional.softplus(good - bad).mean()
 
 
 def name_loss(

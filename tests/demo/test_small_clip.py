@@ -12,7 +12,7 @@ from anomalib_aprilgan.demo import small_clip
 from anomalib_aprilgan.demo.categories import CLIP_TRAINING
 from anomalib_aprilgan.demo.clip_batches import GENERAL_NAMES, PairBatch, PairBatches
 from anomalib_aprilgan.demo.picture_pool import PicturePool
-from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable, name_loss, patch_loss, state_loss
+from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable, name_loss, patch_loss, rank_loss, state_loss
 
 NORMAL, ANOMALOUS = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 TEXTS = torch.stack([NORMAL, ANOMALOUS])  # (2, E) of one product
@@ -68,6 +68,15 @@ def test_state_loss_by_hand():
     loss = math.log(1 + math.e) - 0.99
     assert right.item() == pytest.approx(loss, abs=1e-6)
     assert wrong.item() == pytest.approx(loss + 0.98, abs=1e-6)
+
+
+def test_rank_loss_by_hand():
+    good, bad = NORMAL, ANOMALOUS
+    texts = TEXTS.expand(2, 2, 2)
+    right = rank_loss(torch.stack([good, bad]), texts, scale=1.0)
+    alike = rank_loss(torch.stack([bad, bad]), texts, scale=1.0)  # both look anomalous: only their order counts
+    assert right.item() == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)
+    assert alike.item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_name_loss_by_hand():
