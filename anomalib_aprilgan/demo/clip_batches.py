@@ -129,7 +129,7 @@ def _cut(pair: Pair, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArr
     window = (slice(top, top + side), slice(left, left + side))
     if pair.mask[window].sum() < 0.6 * pair.mask.sum():
         return pair.images, pair.mask
-    return pair.images[(slice(None), *window)], pair.mask[window]
+    return pair.images[:, window[0], window[1]], pair.mask[window]
 
 
 def _develop(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -142,7 +142,7 @@ def _develop(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     values = values * np.float32(rng.uniform(0.75, 1.2)) + np.float32(rng.uniform(-20, 20))
     if rng.random() < 0.2:
         values = values + np.float32(rng.uniform(1, 8)) * rng.standard_normal(values.shape, np.float32)
-    return np.clip(values, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
 def _shrinking(image: NDArray[np.generic], size: int) -> int:

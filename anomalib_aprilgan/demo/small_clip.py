@@ -136,7 +136,8 @@ class SmallCLIP(LightningModule):
         """One step of both optimisers on the sum of the three losses."""
         with sdpa_kernel(SDPBackend.MATH):  # on CPUs its backward pass is the faster one for so few tokens
             loss = self.loss(batch)
-        optimizers, schedules = self.optimizers(), self.lr_schedulers()
+        optimizers: Any = self.optimizers()
+        schedules: Any = self.lr_schedulers()
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(loss)
@@ -185,7 +186,9 @@ class SmallCLIP(LightningModule):
 
     def configure_optimizers(self) -> Any:  # ruff: ignore[any-type] - Lightning's union of many
         """Muon for the blocks' matrices, AdamW for all else; five per cent of warm-up, then a cosine to zero."""
-        matrices, others, vectors = [], [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 is_matrix = parameter.ndim == 2 and "resblocks" in name

@@ -10,7 +10,7 @@ folder, it goes on where it was stopped. The folder then holds what lies in ``an
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from anomalib.engine import Engine
@@ -60,7 +60,8 @@ class EpochByEpoch(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches of one epoch; the trainer asks anew for every epoch."""
-        first = self.trainer.current_epoch * STEPS_AN_EPOCH
+        trainer: Any = self.trainer
+        first = trainer.current_epoch * STEPS_AN_EPOCH
         return DataLoader(Subset(self.batches, range(first, first + STEPS_AN_EPOCH)), batch_size=None)
 
 
