@@ -19,8 +19,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ADAPTERS_FILE = "adapters.safetensors"
-IMAGE_SIZE = 224
-LAYERS = (2, 4, 6, 8)
+IMAGE_SIZE = 128
+LAYERS = (3, 4, 5, 6)
 
 
 @dataclass(frozen=True)
