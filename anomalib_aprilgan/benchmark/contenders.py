@@ -74,7 +74,8 @@ def build_model(settings: Settings) -> AprilGANModel:
 def with_references(model: AprilGANModel, shots: int) -> AprilGANModel:
     """The same parts with memory banks of their own, of random references."""
     few = copy.copy(model)
-    few._modules = {**model._modules, "memory_banks": nn.ModuleList(MemoryBank() for _ in model.few_shot_layers)}  # ruff: ignore[private-member-access] - a deep copy would hold the tower twice
+    banks = nn.ModuleList(MemoryBank(model.clip.dtype) for _ in model.few_shot_layers)
+    few._modules = {**model._modules, "memory_banks": banks}  # ruff: ignore[private-member-access] - a deep copy would hold the tower twice
     few.setup(reference_images=torch.randn(shots, 3, model.image_size, model.image_size))
     return few
 
