@@ -31,8 +31,8 @@ from .published_adapters import find_adapters
 
 # Value of ``adapters`` for models whose adapters lie in the checkpoint that is about to be loaded.
 FROM_CHECKPOINT = "checkpoint"
-# References are encoded a few at a time, so that any number of them fits into memory.
-REFERENCE_BATCH_SIZE = 4
+# References are encoded one by one: set-up then takes no more memory than a verdict on one image, however many there are.
+REFERENCE_BATCH_SIZE = 1
 
 
 class Evidence(NamedTuple):
