@@ -28,7 +28,7 @@ from .side_by_side import Outcome, Predictor, compare, render
 # Good parts that are neither references nor for calibration.
 SPARE = 16
 COMPRESSIONS = {"fp16": CompressionType.FP16, "int8 weights": CompressionType.INT8, "int8": CompressionType.INT8_PTQ}
-BATCH_OF_ONE = {"dynamic_axes": None}
+BATCH_OF_ONE: dict[str, Any] = {"dynamic_axes": None}
 
 
 def report_exports(

@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from anomalib.data import AnomalibDataModule
 from .blocks import Array
 from .metrics import paper_metrics
 from .turns import Pair, ratio_of
+from .verdicts import masks_like
 
 METRICS = ("AUROC-cls", "AUROC-segm", "PRO-segm")
 HEADS = (
@@ -55,7 +56,7 @@ def compare(data: AnomalibDataModule, predictors: Mapping[str, Predictor]) -> di
     """
     verdicts: dict[str, list[tuple[Array, Array]]] = {name: [] for name in predictors}
     seconds: dict[str, list[float]] = {name: [] for name in predictors}
-    items = [data.test_data[index] for index in range(len(data.test_data))]
+    items: list[Any] = [data.test_data[index] for index in range(len(data.test_data))]
     with torch.inference_mode():
         for item in [items[0], *items]:  # the first once more, to warm up
             for name, predictor in predictors.items():
@@ -63,8 +64,7 @@ def compare(data: AnomalibDataModule, predictors: Mapping[str, Predictor]) -> di
                 verdict = predictor(item.image[None])
                 seconds[name].append(time.perf_counter() - start)
                 verdicts[name].append(verdict)
-    labels, masks = [item.gt_label for item in items], [item.gt_mask for item in items]
-    truth = torch.stack(masks).numpy(), torch.stack(labels).numpy()
+    truth = torch.stack([item.gt_mask for item in items]), torch.stack([item.gt_label for item in items]).numpy()
     first = next(iter(predictors))
     return {
         name: _outcome(truth, verdicts[name][1:], verdicts[first][1:], seconds[name][1:], seconds[first][1:])
@@ -73,7 +73,7 @@ def compare(data: AnomalibDataModule, predictors: Mapping[str, Predictor]) -> di
 
 
 def _outcome(
-    truth: tuple[Array, Array],
+    truth: tuple[torch.Tensor, Array],
     own: Sequence[tuple[Array, Array]],
     first: Sequence[tuple[Array, Array]],
     seconds: Sequence[float],
@@ -83,7 +83,7 @@ def _outcome(
     (scores, maps), (first_scores, first_maps) = (
         map(np.concatenate, zip(*judged, strict=True)) for judged in (own, first)
     )
-    metrics = paper_metrics(masks, maps, labels, scores)
+    metrics = paper_metrics(masks_like(masks, torch.from_numpy(maps)).numpy(), maps, labels, scores)
     return Outcome(
         [metrics[name] for name in METRICS],
         float(np.abs(maps - first_maps).max()),
