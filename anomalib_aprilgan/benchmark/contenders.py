@@ -3,6 +3,7 @@
 
 """What ``anomalib-aprilgan speed`` times: built with random weights, so that it runs anywhere."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from anomalib_aprilgan import AprilGAN, AprilGANModel
+from anomalib_aprilgan import AnomalyCLIPModel, AprilGAN, AprilGANModel
 from anomalib_aprilgan.april_gan.adapters import StageAdapters
 from anomalib_aprilgan.april_gan.memory_bank import MemoryBank
 
@@ -33,6 +34,8 @@ PATCHCORE_BACKBONE = "wide_resnet50_2"
 PATCHCORE_LAYERS = ("layer2", "layer3")
 PATCHCORE_CORESET = 0.1
 SHOTS = 4
+# Part of the blocks that has value-value attention in AnomalyCLIP's paper.
+VALUE_PART = 19 / 24
 # Of photographs in predict, as a multiple of the model's side: they must be resized.
 PHOTO_SCALE = 2
 
@@ -86,6 +89,25 @@ def verdicts(settings: Settings, model: AprilGANModel) -> dict[str, Work]:
         "zero_shot": lambda: model(images),
         "few_shot": lambda: few(images),
     }
+
+
+def anomaly_clip(settings: Settings, model: AprilGANModel) -> dict[str, Work]:
+    """AnomalyCLIP's whole model in the same image tower; its stage is the last block, as published."""
+    source = model.source
+    other = AnomalyCLIPModel(
+        source.backbone,
+        None,
+        settings.image_size,
+        [source.stages],
+        math.ceil(VALUE_PART * source.stages),
+        prompt_weights="checkpoint",  # no text tower is needed
+        precision=settings.precision,
+    )
+    other.clip.visual = model.clip.visual
+    other.text_features = functional.normalize(torch.randn(2, model.clip.embed_dim), dim=-1)
+    other.to(settings.device).eval()
+    images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size, device=settings.device)
+    return {"anomaly_clip": lambda: other(images)}
 
 
 def rivals(settings: Settings) -> dict[str, Work]:

@@ -20,7 +20,7 @@ from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import TextEncoder, encode_states, text_features
 
-from .contenders import EnginePredict, Settings, Work, build_model, rivals, verdicts
+from .contenders import EnginePredict, Settings, Work, anomaly_clip, build_model, rivals, verdicts
 from .peak_memory import peak_device_memory, peak_host_memory, reset_peaks
 
 PREDICTED_BATCHES = 4
@@ -44,7 +44,7 @@ def measure_speed(settings: Settings, repeats: int, parts: Iterable[str]) -> dic
     """
     model = build_model(settings)
     memory = measure_memory(settings, model)
-    works = verdicts(settings, model)
+    works = verdicts(settings, model) | anomaly_clip(settings, model)
     if "rivals" in parts:
         works |= rivals(settings)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

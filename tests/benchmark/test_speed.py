@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from anomalib_aprilgan import AprilGANModel
+from anomalib_aprilgan import AnomalyCLIPModel, AprilGANModel
 from anomalib_aprilgan.benchmark import contenders
 from anomalib_aprilgan.benchmark.speed import ratios
 from anomalib_aprilgan.cli import main
@@ -19,6 +19,7 @@ EXPECTED = {
     "tower_seconds",
     "ratio_zero_shot",
     "ratio_few_shot",
+    "ratio_anomaly_clip",
     "ratio_predict",
     "ratio_peak_memory",
     "ratio_peak_memory_zero_shot",
@@ -74,3 +75,21 @@ def test_references_leave_the_zero_shot_model_alone(tiny_backbone):
     assert few.is_few_shot
     assert not model.is_few_shot
     assert few.clip is model.clip
+
+
+def test_anomaly_clip_shares_the_tower_and_does_all_its_work(tiny_backbone, monkeypatch):
+    settings = contenders.Settings(tiny_backbone, 28, (1, 2, 3, 4))
+    model = contenders.build_model(settings)
+    seen = []
+    plain = AnomalyCLIPModel.forward
+
+    def watch(self, images):
+        seen.append(self)
+        return plain(self, images)
+
+    monkeypatch.setattr(AnomalyCLIPModel, "forward", watch)
+    verdict = contenders.anomaly_clip(settings, model)["anomaly_clip"]()
+    assert verdict.anomaly_map.isfinite().all()
+    (other,) = seen
+    assert other.clip.visual is model.clip.visual
+    assert (other.layers, other.dpam_layers) == ((4,), 4)
