@@ -76,6 +76,37 @@ def test_table_before_and_after(overrides, tmp_path):
     assert prompts.is_file()
 
 
+@pytest.fixture
+def bmad(mvtec_root: Path, tmp_path: Path) -> Path:
+    """BMAD's layout: Brain and Liver with masks, Chest with labels alone."""
+    for category, images in (("Brain", "bottle"), ("Liver", "cable"), ("Chest", "carpet")):
+        for index, kind in ((0, "train/good"), (1, "test/good/img"), (2, "test/good/img"), (3, "test/Ungood/img")):
+            target = tmp_path / "BMAD" / category / kind / f"{index}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = {"train/good": "train/good", "test/good/img": "test/good"}.get(kind, "test/bad")
+            shutil.copy(mvtec_root / images / source / target.name, target)
+        if category != "Chest":
+            (target.parents[1] / "label").mkdir()
+            shutil.copy(mvtec_root / images / "ground_truth" / "bad" / "3_mask.png", target.parents[1] / "label/3.png")
+    return tmp_path / "BMAD"
+
+
+@pytest.mark.parametrize(("categories", "labels_only"), [(["Brain", "Liver"], False), (["Brain", "Chest"], True)])
+def test_bmad_is_a_source(bmad, overrides, categories, labels_only, tmp_path):
+    sources = [
+        {"class_path": "BMAD", "init_args": {"root": str(bmad), "category": category, "num_workers": 0}}
+        for category in categories
+    ]
+    data = {"sources": sources, "validation": categories[1:], "labels_only": labels_only}
+    config = {"data": {"init_args": data}, "model": {"init_args": {"image_loss_only": labels_only}}}
+    (tmp_path / "bmad.yaml").write_text(json.dumps(config), encoding="utf-8")
+    lines = fine_tune([*overrides, "--config", str(tmp_path / "bmad.yaml")]).splitlines()
+    said = f"3 images to train on (BMAD/{categories[0]}), 3 to test on (BMAD/{categories[1]}), 1 of them anomalous"
+    assert lines[0].startswith(said)
+    after = [cell.strip() for cell in lines[5].split("|")[2:-1]]
+    assert [cell == "-" for cell in after] == [labels_only] * 3 + [False] * 2  # nothing is said of pixels
+
+
 def test_image_in_both_is_refused_before_any_work(overrides, folders, tmp_path):
     shutil.copy(folders / "train" / "image" / "3.png", folders / "test" / "image" / "4.png")
     with pytest.raises(ValueError, match="1 images are in training and in test"):
