@@ -157,12 +157,21 @@ def speed(
     threads: int | None = None,
     device: str = "cpu",
     repeats: int = 5,
-    parts: Sequence[str] = ("predict", "rivals", "text", "references"),
+    parts: Sequence[Literal["predict", "shots", "anomaly_clip", "rivals", "memory", "text", "references"]] = (
+        "predict",
+        "shots",
+        "anomaly_clip",
+        "rivals",
+        "memory",
+        "text",
+        "references",
+    ),
     json: str | None = None,
 ) -> int:
     """Time AprilGAN against the bare image tower, in turns, with random weights; AnomalyCLIP, WinClip, Patchcore, too.
 
-    Each ratio is the median of a time over the tower's of the same turn; predict reads JPEG files twice as large.
+    Each ratio is the median of a time over the tower's right beside it, and has its quartiles; predict reads JPEG files
+    twice as large, in the same process. Memory is that of a pass in a process of its own, without the imports.
     Tried without gain: chunks of 256 to 2048 patches in the memory bank instead of 1024 (within 10 %, as fast as the
     tower's own matrix products). Left out: one matrix for adapters and text, since cosines need the adapted vectors'
     lengths; and torch.compile, of which nobody has measured a gain here.
@@ -176,7 +185,8 @@ def speed(
         threads: Of PyTorch; null takes its default.
         device: cpu or cuda.
         repeats: Turns, after one to warm up.
-        parts: What to time besides tower, zero-shot, 4-shot and AnomalyCLIP: predict, rivals, text, references.
+        parts: What to measure besides zero- and 4-shot verdicts: predict; shots, that is 1 and 16; anomaly_clip;
+            rivals of anomalib; memory; text and references, that is set-up.
         json: File for the results.
 
     Returns:

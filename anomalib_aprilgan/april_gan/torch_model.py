@@ -121,7 +121,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             self.adapters = ProjectionAdapters(self.clip)
             msg = "No adapters given: the zero-shot map uses CLIP's own projection, which localises poorly."
             warnings.warn(msg, UserWarning, stacklevel=2)
-        self.memory_banks = nn.ModuleList(MemoryBank() for _ in self.few_shot_layers)
+        self.memory_banks = nn.ModuleList(MemoryBank(self.clip.dtype) for _ in self.few_shot_layers)
 
     @property
     def is_few_shot(self) -> bool:

@@ -3,27 +3,24 @@
 
 """What ``anomalib-aprilgan speed`` times: built with random weights, so that it runs anywhere."""
 
+import copy
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import TypeAlias
 
-import numpy as np
 import torch
-from anomalib.data import PredictDataset
-from anomalib.engine import Engine
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from anomalib_aprilgan import AnomalyCLIPModel, AprilGAN, AprilGANModel
-from anomalib_aprilgan.april_gan.adapters import StageAdapters
 from anomalib_aprilgan.april_gan.memory_bank import MemoryBank
+from anomalib_aprilgan.components.precision import dtype_of
 
+from .engine_predict import EnginePredict
+from .turns import Timer, timed
 from .winclip import BenchmarkWinClip
 
 # WinCLIP's and Patchcore's own sizes; WinCLIP's CLIP is built without its weights.
@@ -33,13 +30,12 @@ PATCHCORE_SIZE = 224
 PATCHCORE_BACKBONE = "wide_resnet50_2"
 PATCHCORE_LAYERS = ("layer2", "layer3")
 PATCHCORE_CORESET = 0.1
+# Normal images a category of MVTec AD, all of which Patchcore takes by default: 3629 of 15.
+PATCHCORE_IMAGES = 242
 SHOTS = 4
 # Part of the blocks that has value-value attention in AnomalyCLIP's paper.
 VALUE_PART = 19 / 24
-# Of photographs in predict, as a multiple of the model's side: they must be resized.
-PHOTO_SCALE = 2
-
-Work = Callable[[], object]
+PREDICTED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,10 @@ class Settings:
     device: str = "cpu"
 
 
+# Makes a timer of a pass; whoever needs a model takes the one that is given, so that many share an image tower.
+Builder: TypeAlias = Callable[[Settings, AprilGANModel], Timer]
+
+
 def build_model(settings: Settings) -> AprilGANModel:
     """A zero-shot model with random weights and random text: the verdict costs the same whatever they are."""
     model = AprilGANModel(
@@ -61,37 +61,61 @@ def build_model(settings: Settings) -> AprilGANModel:
         None,
         settings.image_size,
         settings.layers,
+        adapters="checkpoint",
         precision=settings.precision,
     )
-    model.adapters = StageAdapters(model.clip.widths, model.clip.embed_dim)
+    for parameter in model.adapters.parameters():
+        nn.init.normal_(parameter, std=0.02)
     model.text_features = functional.normalize(torch.randn(2, model.clip.embed_dim), dim=-1)
+    model.class_name = "object"  # so that the random text stays
     return model.to(settings.device).eval()
 
 
 def with_references(model: AprilGANModel, shots: int) -> AprilGANModel:
-    """The same image tower with a memory bank of its own; random references."""
-    few = AprilGANModel.__new__(AprilGANModel)
-    few.__dict__ = {**model.__dict__, "_modules": dict(model._modules)}  # ruff: ignore[private-member-access] - a copy would hold the tower twice
-    few.memory_banks = nn.ModuleList(MemoryBank() for _ in model.few_shot_layers)
-    side = model.image_size
-    few.setup(reference_images=torch.randn(shots, 3, side, side))
+    """The same parts with memory banks of their own, of random references."""
+    few = copy.copy(model)
+    banks = nn.ModuleList(MemoryBank(model.clip.dtype) for _ in model.few_shot_layers)
+    few._modules = {**model._modules, "memory_banks": banks}  # ruff: ignore[private-member-access] - a deep copy would hold the tower twice
+    few.setup(reference_images=torch.randn(shots, 3, model.image_size, model.image_size))
     return few
 
 
-def verdicts(settings: Settings, model: AprilGANModel) -> dict[str, Work]:
-    """The bare tower, and the whole model zero- and few-shot, from preprocessed images to maps and scores."""
-    side = settings.image_size
-    images = torch.randn(settings.batch_size, 3, side, side, device=settings.device)
-    few = with_references(model, SHOTS)
-    half = images.to(model.clip.dtype)
-    return {
-        "tower": lambda: model.clip.visual(half),
-        "zero_shot": lambda: model(images),
-        "few_shot": lambda: few(images),
-    }
+def tower(settings: Settings, model: AprilGANModel) -> Timer:
+    """The yardstick: open_clip's image tower as it is, all of it in the precision."""
+    dtype = dtype_of(settings.precision)
+    if dtype == torch.float32:
+        visual = model.clip.visual
+    else:
+        visual = model.source.build_visual(settings.image_size).to(settings.device, dtype)
+    return _timed_on_images(visual, settings, settings.image_size, dtype)
 
 
-def anomaly_clip(settings: Settings, model: AprilGANModel) -> dict[str, Work]:
+def zero_shot(settings: Settings, model: AprilGANModel) -> Timer:
+    """The whole model, from preprocessed images to maps and scores."""
+    return _timed_on_images(model, settings, model.image_size)
+
+
+def few_shot(settings: Settings, model: AprilGANModel, shots: int) -> Timer:
+    """The same with references."""
+    return _timed_on_images(with_references(model, shots), settings, model.image_size)
+
+
+def predict(settings: Settings, model: AprilGANModel) -> Timer:
+    """Zero-shot ``Engine.predict`` on JPEG files twice as large as the model's input."""
+    module = AprilGAN(
+        backbone=settings.backbone,
+        pretrained=None,
+        image_size=settings.image_size,
+        layers=settings.layers,
+        adapters="checkpoint",
+        precision=settings.precision,
+        evaluator=False,
+        visualizer=False,
+    )
+    return EnginePredict(module, model, settings.batch_size, PREDICTED_BATCHES, settings.device).seconds
+
+
+def anomaly_clip(settings: Settings, model: AprilGANModel) -> Timer:
     """AnomalyCLIP's whole model in the same image tower; its stage is the last block, as published."""
     source = model.source
     other = AnomalyCLIPModel(
@@ -105,99 +129,59 @@ def anomaly_clip(settings: Settings, model: AprilGANModel) -> dict[str, Work]:
     )
     other.clip.visual = model.clip.visual
     other.text_features = functional.normalize(torch.randn(2, model.clip.embed_dim), dim=-1)
-    other.to(settings.device).eval()
-    images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size, device=settings.device)
-    return {"anomaly_clip": lambda: other(images)}
+    return _timed_on_images(other, settings, settings.image_size)
 
 
-def rivals(settings: Settings) -> dict[str, Work]:
-    """Anomalib's WinClip and Patchcore at their own sizes and defaults, with as many references."""
-    winclip, few = (
-        BenchmarkWinClip("object", backbone=WINCLIP_BACKBONE, image_size=WINCLIP_SIZE).model for _ in range(2)
-    )
-    winclip.setup("object")
-    few.setup("object", torch.randn(SHOTS, 3, WINCLIP_SIZE, WINCLIP_SIZE))
-    patchcore = PatchcoreModel(PATCHCORE_LAYERS, PATCHCORE_BACKBONE, pre_trained=False)
-    patchcore.train()
-    patchcore(torch.randn(SHOTS, 3, PATCHCORE_SIZE, PATCHCORE_SIZE))
-    patchcore.subsample_embedding(PATCHCORE_CORESET)
-    models: dict[str, tuple[nn.Module, int]] = {
-        "winclip_zero_shot": (winclip, WINCLIP_SIZE),
-        "winclip_few_shot": (few, WINCLIP_SIZE),
-        "patchcore": (patchcore, PATCHCORE_SIZE),
-    }
-
-    def work(model: nn.Module, side: int) -> Work:
-        model.to(settings.device).eval()
-        images = torch.randn(settings.batch_size, 3, side, side, device=settings.device)
-        return lambda: model(images)
-
-    return {name: work(*built) for name, built in models.items()}
+def winclip(settings: Settings, model: AprilGANModel, shots: int) -> Timer:
+    """WinClip of anomalib at its own size."""
+    del model
+    other = BenchmarkWinClip("object", backbone=WINCLIP_BACKBONE, image_size=WINCLIP_SIZE).model
+    other.setup("object", torch.randn(shots, 3, WINCLIP_SIZE, WINCLIP_SIZE) if shots else None)
+    return _timed_on_images(other, settings, WINCLIP_SIZE)
 
 
-class EnginePredict(Callback):
-    """``Engine.predict`` on JPEG files, from reading to post-processed verdicts, without pictures.
+def patchcore(settings: Settings, model: AprilGANModel, images: int) -> Timer:
+    """Patchcore of anomalib at its own size, with a bank as of so many images."""
+    del model
+    other = PatchcoreModel(PATCHCORE_LAYERS, PATCHCORE_BACKBONE, pre_trained=False).train()
+    patches = other(torch.randn(1, 3, PATCHCORE_SIZE, PATCHCORE_SIZE))  # (P, W)
+    other.memory_bank = torch.rand(int(PATCHCORE_CORESET * images * len(patches)), patches.shape[1])
+    other.embedding_store.clear()
+    return _timed_on_images(other, settings, PATCHCORE_SIZE)
 
-    Args:
-        settings (Settings): Sizes and device.
-        model (AprilGANModel): The torch model to use.
-        folder (Path): Where photographs are written.
-        batches (int): Batches a run; the first, with which the data loader starts, does not count.
+
+def _timed_on_images(model: nn.Module, settings: Settings, side: int, dtype: torch.dtype = torch.float32) -> Timer:
+    model.to(settings.device).eval()
+    images = torch.randn(settings.batch_size, 3, side, side, device=settings.device, dtype=dtype)
+    return timed(lambda: model(images), settings.device)
+
+
+# Always timed; then what a part adds. Whoever adds a model adds a line.
+VERDICTS: dict[str, Builder] = {"zero_shot": zero_shot, "few_shot": partial(few_shot, shots=SHOTS)}
+ADDED: dict[str, dict[str, Builder]] = {
+    "predict": {"predict": predict},
+    "shots": {"few_shot_1": partial(few_shot, shots=1), "few_shot_16": partial(few_shot, shots=16)},
+    "anomaly_clip": {"anomaly_clip": anomaly_clip},
+    "rivals": {
+        "winclip_zero_shot": partial(winclip, shots=0),
+        "winclip_few_shot": partial(winclip, shots=SHOTS),
+        "patchcore": partial(patchcore, images=SHOTS),
+        "patchcore_all_images": partial(patchcore, images=PATCHCORE_IMAGES),
+    },
+}
+
+
+# Parts of the report that time no verdicts.
+APART = frozenset({"memory", "text", "references"})
+
+
+def choose(parts: Iterable[str]) -> dict[str, Builder]:
+    """Builders of what is timed beside the tower, by name.
+
+    Raises:
+        ValueError: If a part is unknown.
     """
-
-    def __init__(self, settings: Settings, model: AprilGANModel, folder: Path, batches: int) -> None:
-        super().__init__()
-        self.batches = batches
-        side = PHOTO_SCALE * settings.image_size
-        rng = np.random.default_rng(0)
-        for index in range((batches + 1) * settings.batch_size):
-            smooth = Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).resize((side, side))
-            smooth.save(folder / f"{index:04}.jpg")
-        self.module = AprilGAN(
-            "object",
-            backbone=settings.backbone,
-            pretrained=None,
-            image_size=settings.image_size,
-            layers=settings.layers,
-            adapters=None,
-            precision=settings.precision,
-            evaluator=False,
-            visualizer=False,
-        )
-        self.module.model = model
-        self.module.class_name = model.class_name = "object"  # the random text serves
-        self.folder, self.settings = folder, settings
-        self.engine = Engine(
-            callbacks=[self],
-            logger=False,
-            accelerator="gpu" if settings.device.startswith("cuda") else settings.device,
-            devices=1,
-            default_root_dir=folder,
-            enable_progress_bar=False,
-        )
-        self.start = self.end = 0.0
-
-    def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Start the clock with the second batch."""
-        del trainer, pl_module, batch, dataloader_idx
-        if batch_idx == 1:
-            self.start = time.perf_counter()
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock after the last verdict."""
-        del trainer, pl_module
-        self.end = time.perf_counter()
-
-    def seconds(self) -> float:
-        """Seconds a batch."""
-        dataset = PredictDataset(self.folder)
-        loader = DataLoader(dataset, self.settings.batch_size, collate_fn=dataset.collate_fn, num_workers=1)
-        self.engine.predict(self.module, dataloaders=[loader], return_predictions=False)
-        return (self.end - self.start) / self.batches
+    if unknown := [part for part in parts if part not in {*ADDED, *APART}]:
+        msg = f"parts={unknown} are unknown, expected any of {', '.join([*ADDED, *sorted(APART)])}."
+        raise ValueError(msg)
+    return {**VERDICTS, **{name: build for part in parts for name, build in ADDED.get(part, {}).items()}}

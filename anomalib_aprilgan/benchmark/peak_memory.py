@@ -3,10 +3,13 @@
 
 """The most memory that this process and its accelerator have held."""
 
+import multiprocessing
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,12 +33,8 @@ def reset_peaks() -> None:
 
 def peak_host_memory() -> int:
     """Most bytes of main memory; 0 where the system does not tell."""
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="ascii"))
-    except OSError:
-        found = None
-    if found:
-        return int(found[1]) * 1024
+    if (peak := _status("VmHWM")) is not None:
+        return peak
     if resource is None:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -44,3 +43,44 @@ def peak_host_memory() -> int:
 def peak_device_memory() -> int:
     """Most bytes that tensors have held on the GPU; 0 without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
+def held_host_memory() -> int:
+    """Bytes of main memory now; elsewhere than on Linux the most until now."""
+    held = _status("VmRSS")
+    return peak_host_memory() if held is None else held
+
+
+def _status(entry: str) -> int | None:
+    """Bytes under a name of Linux's account of this process."""
+    try:
+        found = re.search(rf"{entry}:\s+(\d+) kB", STATUS.read_text(encoding="ascii"))
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else None
+
+
+def peak_in_new_process(
+    build: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], device: str, threads: int
+) -> int:
+    """Most bytes that a work holds while it runs, with what it was built of, and without the imports.
+
+    Args:
+        build: Builds the work; a function of a module, or a ``partial`` of one.
+        arguments: Its arguments.
+        device: Whose memory counts: a CUDA device, or else the host.
+        threads: Of PyTorch.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (build, arguments, device, threads))
+
+
+def _peak(build: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], device: str, threads: int) -> int:
+    torch.set_num_threads(threads)
+    imports = held_host_memory()
+    with torch.inference_mode():
+        work = build(*arguments)
+        work()  # what is made once, at first use, is there before the peak begins
+        reset_peaks()
+        work()
+    return peak_device_memory() if device.startswith("cuda") else peak_host_memory() - imports

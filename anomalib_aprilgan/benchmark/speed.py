@@ -1,171 +1,135 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""How fast AprilGAN is, as multiples of CLIP's bare image tower, which no detector that runs it can beat."""
+"""How fast AprilGAN is, as multiples of CLIP's bare image tower, which no detector that runs it can beat.
+
+``anomalib-aprilgan speed`` prints, and with ``--json`` writes, medians over turns:
+
+- ``ratio_NAME``: a contender's time over the tower's beside it; ``spread`` has lower and upper quartile.
+- ``arithmetic_NAME``: the same of multiplications; what a time would be if all arithmetic were equally fast.
+- ``ratio_peak_memory_NAME``: most memory of a pass, weights included, in a process of its own; ``ratio_peak_memory``
+  is that of ``few_shot``, with four references.
+- ``speedup_text_cold``: text set-up at CLIP's full context over ours; ``text_warm_seconds``: ours from the disk cache.
+- ``ratio_references_K``: set-up of K references over as many images in the tower.
+"""
 
 import json
-import os
-import statistics
-import tempfile
-import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_aprilgan import AprilGANModel
-from anomalib_aprilgan.components.clip_source import CLIPSource
-from anomalib_aprilgan.components.prompts import PromptEnsemble
-from anomalib_aprilgan.components.text_encoder import TextEncoder, encode_states, text_features
 
-from .contenders import EnginePredict, Settings, Work, anomaly_clip, build_model, rivals, verdicts
-from .peak_memory import peak_device_memory, peak_host_memory, reset_peaks
+from .contenders import ADDED, VERDICTS, Builder, Settings, build_model, choose, tower
+from .peak_memory import peak_in_new_process
+from .text_setup import measure_text
+from .turns import Timer, ratio_of, take_turns, timed
 
-PREDICTED_BATCHES = 4
-CACHE_VARIABLE = "ANOMALIB_APRILGAN_CACHE"
 REFERENCES = (1, 4, 16)
-TEXT_BATCH = 64
+REFERENCE_TURNS = 3
+# Contenders in CLIP's image tower, whose arithmetic is worth comparing.
+IN_THE_TOWER = frozenset({*VERDICTS, *ADDED["shots"], *ADDED["anomaly_clip"]})
 
-Turn = dict[str, float]
+Results = dict[str, Any]
 
 
-def measure_speed(settings: Settings, repeats: int, parts: Iterable[str]) -> dict[str, object]:
-    """Time all contenders in turns, each against the tower of its own turn.
+def measure_speed(settings: Settings, repeats: int, parts: Sequence[str]) -> Results:
+    """Time all contenders in turns, each against a pass of the tower of its own.
 
     Args:
         settings: Sizes and device.
         repeats: Turns, after one to warm up.
-        parts: Which: ``verdicts`` always, and any of ``predict``, ``rivals``, ``text`` and ``references``.
+        parts: What to measure besides zero- and 4-shot verdicts.
 
     Returns:
-        Medians under the names of the table's rows, and ``spread``: least and largest of each ratio.
+        Results by the names above, and ``settings``.
     """
+    builders = choose(parts)
     model = build_model(settings)
-    memory = measure_memory(settings, model)
-    works = verdicts(settings, model) | anomaly_clip(settings, model)
-    if "rivals" in parts:
-        works |= rivals(settings)
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        timers = {name: _timer(work, settings.device) for name, work in works.items()}
-        if "predict" in parts:
-            timers["predict"] = EnginePredict(settings, model, Path(folder), PREDICTED_BATCHES).seconds
-        turns = [{name: timer() for name, timer in timers.items()} for _ in range(repeats + 1)][1:]
-    results: dict[str, object] = {**ratios(turns), **memory}
+    with torch.inference_mode():
+        yardstick = tower(settings, model)
+        timers = {name: build(settings, model) for name, build in builders.items()}
+        results = measure_verdicts(yardstick, timers, repeats)
+        if "references" in parts:
+            results |= measure_references(settings, model, yardstick, repeats)
+    del timers
     if "text" in parts:
-        results |= measure_text(model)
-    if "references" in parts:
-        results |= measure_references(settings, model)
+        results |= measure_text(model.source, repeats)
+    del model
+    if "memory" in parts:
+        results |= measure_memory(settings, builders)
     environment = {"threads": torch.get_num_threads(), "repeats": repeats, "torch": torch.__version__}
     return {**results, "settings": {**asdict(settings), **environment}}
 
 
-def ratios(turns: list[Turn]) -> dict[str, object]:
-    """Medians over turns of each contender's time as a multiple of the tower's of the same turn, and their range.
+def measure_verdicts(yardstick: Timer, timers: dict[str, Timer], repeats: int) -> Results:
+    """Ratios of time, with their spread, and of arithmetic."""
+    pairs = take_turns(yardstick, timers, repeats)
+    ratios = {name: ratio_of(of_work) for name, of_work in pairs.items()}
+    tower_seconds = [pair.yardstick for of_work in pairs.values() for pair in of_work]
+    results: Results = {"tower_seconds": torch.tensor(tower_seconds).median().item()}
+    results |= {f"ratio_{name}": ratio.median for name, ratio in ratios.items()}
+    results["spread"] = {name: [ratio.low, ratio.high] for name, ratio in ratios.items()}
+    bare = count_operations(yardstick)
+    counted = {name: count_operations(timer) / bare for name, timer in timers.items() if name in IN_THE_TOWER}
+    return results | {f"arithmetic_{name}": ratio for name, ratio in counted.items()}
 
-    Example:
-        >>> ratios([{"tower": 2.0, "zero_shot": 3.0}, {"tower": 1.0, "zero_shot": 2.0}])
-        {'tower_seconds': 1.5, 'ratio_zero_shot': 1.75, 'spread': {'zero_shot': [1.5, 2.0]}}
-    """
-    by_name = {name: [turn[name] / turn["tower"] for turn in turns] for name in turns[0] if name != "tower"}
-    medians = {f"ratio_{name}": statistics.median(values) for name, values in by_name.items()}
-    spread = {name: [min(values), max(values)] for name, values in by_name.items()}
-    return {"tower_seconds": statistics.median(turn["tower"] for turn in turns), **medians, "spread": spread}
+
+def count_operations(timer: Timer) -> int:
+    """Floating point operations of the matrix products and convolutions of a pass."""
+    # Torch's counter does not know the fused attention of CPUs.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        timer()
+    return int(counter.get_total_flops())
 
 
-def measure_memory(settings: Settings, model: AprilGANModel) -> dict[str, object]:
-    """Peak memory of a pass, weights included, as a multiple of the bare tower's."""
-    works = verdicts(settings, model)
-    peak = peak_device_memory if settings.device.startswith("cuda") else peak_host_memory
-    peaks = {}
-    with torch.inference_mode():
-        for name, work in works.items():
-            reset_peaks()
-            work()
-            peaks[name] = peak()
-    return {
-        "tower_peak_bytes": peaks["tower"],
-        "ratio_peak_memory_zero_shot": peaks["zero_shot"] / peaks["tower"],
-        "ratio_peak_memory": peaks["few_shot"] / peaks["tower"],
+def measure_memory(settings: Settings, builders: dict[str, Builder]) -> Results:
+    """Peak memory of a pass, weights included and imports not, as a multiple of the bare tower's."""
+    peaks = {
+        name: peak_in_new_process(_build_timer, (build, settings), settings.device, torch.get_num_threads())
+        for name, build in {"tower": tower, **builders}.items()
     }
+    bare = peaks.pop("tower")
+    ratios = {f"ratio_peak_memory_{name}": peak / bare for name, peak in peaks.items()}
+    return {"tower_peak_bytes": bare, "ratio_peak_memory": ratios["ratio_peak_memory_few_shot"], **ratios}
 
 
-def measure_text(model: AprilGANModel) -> dict[str, object]:
-    """Text set-up of one class: as we do it, at full context as open_clip would, and from the cache on disk."""
-    prompts, encoder = PromptEnsemble(), TextEncoder(model.source)
-    tokens = encoder.tokenize([sentence for state in prompts.sentences("object") for sentence in state])
-    cold = _seconds(lambda: encode_states(encoder, prompts, "object"))
-    full = _seconds(lambda: [encoder.encode_tokens(batch) for batch in tokens.split(TEXT_BATCH)])
-    with tempfile.TemporaryDirectory() as folder, _cache_in(folder):
-        file = Path(folder) / "weights"
-        file.touch()
-        source = _FiledSource(**{**vars(model.source), "path": file})
-        text_features(source, prompts, "object")
-        warm = _seconds(lambda: text_features(source, prompts, "object"))
-    return {"text_cold_seconds": cold, "speedup_text_cold": full / cold, "text_warm_seconds": warm}
+def _build_timer(build: Builder, settings: Settings) -> Timer:
+    return build(settings, build_model(settings))
 
 
-class _FiledSource(CLIPSource):
-    """Random weights that are said to lie in a file: only such text goes into the cache."""
-
-    def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
-        return CLIPSource._tensors(replace(self, path=None), wanted)  # ruff: ignore[private-member-access] - its own
-
-
-@contextmanager
-def _cache_in(folder: str) -> Generator[None, None, None]:
-    """Keep what is cached out of the user's cache."""
-    earlier = os.environ.get(CACHE_VARIABLE)
-    os.environ[CACHE_VARIABLE] = folder
-    try:
-        yield
-    finally:
-        os.environ.pop(CACHE_VARIABLE)
-        if earlier is not None:
-            os.environ[CACHE_VARIABLE] = earlier
-
-
-def measure_references(settings: Settings, model: AprilGANModel) -> dict[str, object]:
-    """Seconds to set up memory banks of k references."""
+def measure_references(settings: Settings, model: AprilGANModel, yardstick: Timer, repeats: int) -> Results:
+    """Time to set up memory banks of k references, over the tower's for as many images."""
     side = settings.image_size
     images = torch.randn(max(REFERENCES), 3, side, side)
-    results: dict[str, object] = {}
+    results: Results = {}
     for shots in REFERENCES:
-        start = time.perf_counter()
-        model.setup(reference_images=images[:shots])
-        results[f"references_{shots}_seconds"] = time.perf_counter() - start
+        setup = timed(partial(model.setup, reference_images=images[:shots]), settings.device)
+        pairs = take_turns(yardstick, {"setup": setup}, min(repeats, REFERENCE_TURNS))["setup"]
+        results[f"references_{shots}_seconds"] = torch.tensor([pair.own for pair in pairs]).median().item()
+        results[f"ratio_references_{shots}"] = ratio_of(pairs).median * settings.batch_size / shots
     return results
 
 
-def _timer(work: Work, device: str) -> Callable[[], float]:
-    def timed() -> float:
-        start = time.perf_counter()
-        work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    return timed
-
-
-def _seconds(work: Work) -> float:
-    return _timer(work, "cpu")()
-
-
-def render_speed(results: dict[str, object]) -> str:
+def render_speed(results: Results) -> str:
     """The results as lines of a name and a value."""
-    lines, spreads = [], results["spread"]
-    assert isinstance(spreads, dict)
+    lines = []
     for name, value in results.items():
-        if isinstance(value, float):
-            low_high = spreads.get(name.removeprefix("ratio_"))
+        if isinstance(value, (int, float)):
+            low_high = results["spread"].get(name.removeprefix("ratio_"))
             spread = f"  ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
-            lines.append(f"{name:<30}{value:>10.3f}{spread}\n")
+            shown = f"{value:>14.3f}" if isinstance(value, float) else f"{value:>14}"
+            lines.append(f"{name:<38}{shown}{spread}\n")
     return "".join(lines)
 
 
-def write_json(results: dict[str, object], path: Path) -> None:
+def write_json(results: Results, path: Path) -> None:
     """Write the results for machines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2), encoding="utf-8")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .clip_source import CLIPSource
-from .precision import dtype_of
+from .precision import dtype_of, narrow
 from .value_attention import check_value_blocks, value_streams
 
 RESNET_STRIDE = 32
@@ -38,7 +38,7 @@ class CLIPTower(nn.Module):
         source (CLIPSource): Architecture, weights and activation.
         image_size (int): Side in pixels of the images to come.
         layers (Sequence[int]): Stages to hand out, 1-based and ascending: blocks of a ViT, the 4 stages of a ResNet.
-        precision (str): Of the tower's weights and arithmetic, see :func:`.precision.dtype_of`.
+        precision (str): Of the tower's matrices, see :func:`.precision.dtype_of` and :func:`.precision.narrow`.
         value_blocks (int): How many of a ViT's last blocks have a second stream, see :func:`value_streams`.
         norm_pooled (bool): Whether CLIP's final norm comes before the projection of a ViT's class token.
         interpolation (str): Of the positional embedding at other sizes, see :func:`resize_positions`.
@@ -85,10 +85,15 @@ class CLIPTower(nn.Module):
 
     def load(self, source: CLIPSource) -> None:
         """Build the tower of a source, in place of any earlier one, on the CPU."""
-        visual: Any = source.build_visual(self.image_size, self.interpolation).to(self.dtype)
+        visual: Any = source.build_visual(self.image_size, self.interpolation)
+        narrow(visual, self.dtype)
         if self.value_blocks:
             check_value_blocks(visual.transformer.resblocks if self.is_vit else nn.ModuleList(), self.value_blocks)
         self.visual: nn.Module = visual.requires_grad_(requires_grad=False)
+        self._dtypes = self._dtypes_now()
+
+    def _dtypes_now(self) -> set[torch.dtype]:
+        return {parameter.dtype for parameter in self.visual.parameters()}
 
     def train(self, mode: bool = True) -> "CLIPTower":
         """Stay in eval mode: the tower is frozen, and BatchNorm must not see single images."""
@@ -105,21 +110,20 @@ class CLIPTower(nn.Module):
         Returns:
             CLIPFeatures: Pooled feature and the stages asked for.
         """
-        weights_dtype = next(self.visual.parameters()).dtype
-        if weights_dtype != self.dtype:
+        if (dtypes := self._dtypes_now()) != self._dtypes:
+            before, after = (", ".join(sorted(map(str, found))) for found in (self._dtypes, dtypes))
             msg = (
-                f"The tower's weights were turned from {self.dtype} into {weights_dtype}, as a trainer's precision "
-                "like 16-true does. Leave the trainer's precision at 32 and set the model's precision instead."
+                f"The tower's weights were turned from {before} into {after}, as a trainer's precision like 16-true "
+                "does. Leave the trainer's precision at 32 and set the model's precision instead."
             )
             raise RuntimeError(msg)
-        images = images.to(self.dtype)
         with torch.autocast(images.device.type, enabled=False):  # the tower's precision is settled
             pooled, stages = self._vit(images) if self.is_vit else self._resnet(images)
         return CLIPFeatures(pooled.float(), [stage.float() for stage in stages])
 
     def _vit(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         visual: Any = self.visual
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)  # (N, g*g, W)
+        patches = visual.conv1(images.float()).flatten(2).transpose(1, 2)  # (N, g*g, W)
         class_token = visual.class_embedding.expand(images.shape[0], 1, -1)  # (N, 1, W)
         tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding  # (N, 1 + g*g, W)
         tokens = visual.ln_pre(tokens)
@@ -144,7 +148,7 @@ class CLIPTower(nn.Module):
 
     def _resnet(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         visual: Any = self.visual
-        features = visual.stem(images)
+        features = visual.stem(images.to(self.dtype))
         stages = []
         for layer, stage in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4), start=1):
             features = stage(features)
@@ -163,8 +167,8 @@ class CLIPTower(nn.Module):
             torch.Tensor: (N, P, E), not normalised, float32.
         """
         visual: Any = self.visual
-        projected: torch.Tensor = visual.ln_post(tokens.to(self.dtype)) @ visual.proj
-        return projected.float()
+        projected: torch.Tensor = visual.ln_post(tokens.float()) @ visual.proj
+        return projected
 
 
 def residual_stream(

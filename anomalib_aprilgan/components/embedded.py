@@ -21,8 +21,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ADAPTERS_FILE = "adapters.safetensors"
 PROMPTS_FILE = "prompts.safetensors"
-IMAGE_SIZE = 224
-LAYERS = (2, 4, 6, 8)
+IMAGE_SIZE = 128
+LAYERS = (3, 4, 5, 6)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ PAPER = RunSettings("openai", 518, (6, 12, 18, 24))
 EMBEDDED = RunSettings(PRETRAINED, IMAGE_SIZE, LAYERS)
 # Of AnomalyCLIP's paper, section 4.1; ours were chosen by cross-validation among the categories that they train on.
 PAPER_PROMPTS = PromptSettings(518, (24,), 19, 12, 4, 9)
-EMBEDDED_PROMPTS = PromptSettings(IMAGE_SIZE, (6, 8), 5, 12, 4, 3)
+EMBEDDED_PROMPTS = PromptSettings(IMAGE_SIZE, (5, 6), 3, 12, 4, 3)
 
 
 def settings_of(backbone: str) -> RunSettings:

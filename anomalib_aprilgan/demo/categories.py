@@ -4,16 +4,18 @@
 """All categories, and the fixed public split: what the small CLIP, its adapters and its figures are made of."""
 
 from .drawing import Draw
+from .inventions import invented_surface
 from .objects import OBJECTS
 from .photographed import PHOTOGRAPHED
 from .textures import TEXTURES
 
-DRAWINGS: dict[str, Draw] = {**TEXTURES, **PHOTOGRAPHED, **OBJECTS}
+DRAWINGS: dict[str, Draw] = {**TEXTURES, **PHOTOGRAPHED, "invented_surface": invented_surface, **OBJECTS}
 CATEGORIES = tuple(DRAWINGS)
 
 # Never mixed: the CLIP has seen no part of the second and third group, the adapters none of the third.
 HELD_OUT = ("carpet", "leather", "tile", "bottle", "coin", "nut", "pill", "circuit_board")
 ADAPTER_TRAINING = ("wood", "perforated_sheet", "knit", "gear", "lens", "capsule")
+INVENTED = ("invented_surface", "invented_part")  # another design in every line; they have no name of their own
 CLIP_TRAINING = tuple(name for name in CATEGORIES if name not in HELD_OUT + ADAPTER_TRAINING)
 
 

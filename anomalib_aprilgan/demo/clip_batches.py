@@ -5,13 +5,15 @@
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from .categories import CLIP_TRAINING
-from .defects import DEFECTS
-from .rendering import Rendered, render
+from .categories import INVENTED
+from .picture_pool import Pair, PicturePool
 
 # Further words for a category; underscores become spaces as well.
 SYNONYMS = {
@@ -48,17 +50,19 @@ class PairBatch(NamedTuple):
     is_true_name: torch.Tensor
 
 
-class RenderedPairs(Dataset[PairBatch]):
+class PairBatches(Dataset[PairBatch]):
     """One item is the batch of one training step; it depends on seed and step alone, so training can be resumed.
 
     Args:
+        pool (PicturePool): Pictures that are there; every use shows them another way.
         sizes (list[int]): Side of the pictures at each step, in pixels.
         pairs (int): Pairs P in a batch.
         nouns (tuple[str, ...]): Words to call products by that are not their names.
         seed (int): Settles everything.
     """
 
-    def __init__(self, sizes: list[int], pairs: int, nouns: tuple[str, ...], seed: int) -> None:
+    def __init__(self, pool: PicturePool, sizes: list[int], pairs: int, nouns: tuple[str, ...], seed: int) -> None:
+        self.pool = pool
         self.sizes = sizes
         self.pairs = pairs
         self.nouns = nouns
@@ -69,36 +73,77 @@ class RenderedPairs(Dataset[PairBatch]):
         return len(self.sizes)
 
     def __getitem__(self, step: int) -> PairBatch:
-        """Render the batch of a step."""
+        """Take the batch of a step from the pool, and vary it."""
         rng = np.random.default_rng([self.seed, step])
-        categories = [str(rng.choice(CLIP_TRAINING)) for _ in range(self.pairs)]
-        pairs = [_pair(category, self.sizes[step], rng) for category in categories]
-        names, is_true_name = zip(*(self._name(category, rng) for category in categories), strict=True)
-        shots = [good for good, _ in pairs] + [bad for _, bad in pairs]
-        images = torch.from_numpy(np.stack([shot.image for shot in shots])).permute(0, 3, 1, 2)  # (2P, 3, S, S)
-        masks = torch.from_numpy(np.stack([shot.mask for shot in shots]))
-        return PairBatch(images.contiguous(), masks, list(names), torch.tensor(is_true_name))
+        if dist.is_initialized():  # each process has a share of its own
+            rng = rng.spawn(dist.get_world_size())[dist.get_rank()]
+        pairs = [self.pool[int(number)] for number in rng.integers(len(self.pool), size=self._share())]
+        names, is_true_name = zip(*(self._name(pair.category, rng) for pair in pairs), strict=True)
+        shown = [vary(pair, self.sizes[step], rng) for pair in pairs]
+        images = np.stack([pair.images[state] for state in (0, 1) for pair in shown])  # (2P, S, S, 3)
+        masks = np.stack([pair.mask for pair in shown])  # (P, S, S)
+        return PairBatch(
+            torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),  # (2P, 3, S, S)
+            torch.from_numpy(np.concatenate([np.zeros_like(masks), masks])),  # (2P, S, S)
+            list(names),
+            torch.tensor(is_true_name),
+        )
+
+    def _share(self) -> int:
+        return self.pairs // dist.get_world_size() if dist.is_initialized() else self.pairs
 
     def _name(self, category: str, rng: np.random.Generator) -> tuple[str, bool]:
         true_names = (category, category.replace("_", " "), *SYNONYMS.get(category, ()))
         chance = rng.random()
-        if chance < 0.6:
+        if chance < 0.6 and category not in INVENTED:
             return str(rng.choice(true_names)), True
-        return str(rng.choice(GENERAL_NAMES if chance < 0.75 else self.nouns)), False
+        return str(rng.choice(GENERAL_NAMES if rng.random() < 0.4 else self.nouns)), False
 
 
-def _pair(category: str, size: int, rng: np.random.Generator) -> tuple[Rendered, Rendered]:
-    """A good part and a defective one of the same line, in half of the cases the very same part."""
-    line, part, other = (int(number) for number in rng.integers(1, 2**31, 3))
-    good = render(category, line, part, None, size)
-    part = part if rng.random() < 0.5 else other
-    bad = render(category, line, part, str(rng.choice(list(DEFECTS))), size)
+def vary(pair: Pair, size: int, rng: np.random.Generator) -> Pair:
+    """Show a pair another way: a part of the picture, turned, mirrored, in other colours, darker or lighter.
+
+    Args:
+        pair (Pair): As it was drawn.
+        size (int): Side of the result in pixels.
+        rng (np.random.Generator): Draws the changes, the same for both pictures.
+
+    Returns:
+        Pair: New pictures; the defect may be cut, but most of it stays.
+    """
+    images, mask = _cut(pair, rng)
+    shots = [cv2.resize(image, (size, size), interpolation=_shrinking(image, size)) for image in images]
+    small = cv2.resize(mask.astype(np.float32), (size, size), interpolation=_shrinking(mask, size)) > 0.3
     turns, is_flipped, channels = int(rng.integers(4)), bool(rng.integers(2)), rng.permutation(3)
-    return _turn(good, turns, is_flipped, channels), _turn(bad, turns, is_flipped, channels)
+    shown, defect = np.rot90(np.stack(shots)[..., channels], turns, (1, 2)), np.rot90(small, turns)
+    if is_flipped:
+        shown, defect = shown[:, :, ::-1], defect[:, ::-1]
+    return Pair(_develop(shown, rng), np.ascontiguousarray(defect), pair.category)
 
 
-def _turn(
-    shot: Rendered, turns: int, is_flipped: bool, channels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-) -> Rendered:
-    image, mask = np.rot90(shot.image[..., channels], turns), np.rot90(shot.mask, turns)
-    return Rendered(np.fliplr(image), np.fliplr(mask)) if is_flipped else Rendered(image, mask)
+def _cut(pair: Pair, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """In half of the cases a part of the pictures, if it holds most of the defect."""
+    whole = len(pair.mask)
+    side = int(whole * rng.uniform(0.7, 1)) if rng.random() < 0.5 else whole
+    top, left = rng.integers(whole - side + 1, size=2)
+    window = (slice(top, top + side), slice(left, left + side))
+    if pair.mask[window].sum() < 0.6 * pair.mask.sum():
+        return pair.images, pair.mask
+    return pair.images[:, window[0], window[1]], pair.mask[window]
+
+
+def _develop(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Other brightness and contrast, at times as a negative, without colour, or with more noise."""
+    values = images.astype(np.float32)
+    if rng.random() < 0.15:
+        values = np.repeat(values.mean(-1, keepdims=True), 3, -1)
+    if rng.random() < 0.1:
+        values = 255 - values
+    values = values * np.float32(rng.uniform(0.75, 1.2)) + np.float32(rng.uniform(-20, 20))
+    if rng.random() < 0.2:
+        values = values + np.float32(rng.uniform(1, 8)) * rng.standard_normal(values.shape, np.float32)
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
+
+
+def _shrinking(image: NDArray[np.generic], size: int) -> int:
+    return cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR

@@ -15,7 +15,7 @@ from .categories import CATEGORIES
 from .defects import DEFECTS
 from .rendering import render
 
-COLUMNS = 13
+COLUMNS = 14
 OUTLINE = (255, 0, 255)
 
 

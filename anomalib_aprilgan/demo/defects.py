@@ -40,7 +40,7 @@ def scratch(view: View, product: Product, place: Place, rng: np.random.Generator
         points = _walk(rng, place, direction + rng.normal(0, 0.08), length, steps=4, bend=0.12)
         line = path(view, points + rng.normal(0, 0.04, 2), max(rng.uniform(0.012, 0.035), 1.2 * view.pixel))
         distance = np.minimum(distance, line)
-    return _tint(view, product, cover(distance, view.pixel), _contrast(product, place, view, rng, 0.3))
+    return _tint(view, product, cover(distance, view.pixel), _contrast(product, place, view, rng, 0.4))
 
 
 def crack(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
@@ -72,7 +72,7 @@ def stain(view: View, product: Product, place: Place, rng: np.random.Generator) 
     spot = cover(distance, view.pixel, rng.uniform(0.02, 0.08))
     dye, strength = colour(rng, (0.1, 0.9), 0.8), rng.uniform(0.4, 0.75)
     dyed = paint(product.image, dye, np.full_like(view.x, strength))
-    return _damage(product, paint(product.image, _apart(dyed, product, spot, 0.15), spot), spot)
+    return _damage(product, paint(product.image, _apart(dyed, product, spot, 0.25), spot), spot)
 
 
 def contamination(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
@@ -81,7 +81,7 @@ def contamination(view: View, product: Product, place: Place, rng: np.random.Gen
     for _ in range(rng.integers(2, 8)):
         centre = np.asarray(place) + rng.normal(0, 0.12, 2)
         distance = np.minimum(distance, _blob(view, (centre[0], centre[1]), rng.uniform(0.035, 0.08), rng, 0.3))
-    grain = _contrast(product, place, view, rng, 0.3)[None, None] * (1 + 0.25 * noise(view, rng, 25))[..., None]
+    grain = _contrast(product, place, view, rng, 0.4)[None, None] * (1 + 0.25 * noise(view, rng, 25))[..., None]
     spot = cover(distance, view.pixel)
     return _damage(product, paint(product.image, np.clip(grain, 0, 1).astype(np.float32), spot), spot)
 
@@ -93,7 +93,7 @@ def dent(view: View, product: Product, place: Place, rng: np.random.Generator) -
     depth = np.exp(-(x**2 + y**2) / np.float32(0.4 * radius**2))
     slope = (np.cos(light) * x + np.sin(light) * y) / radius * depth
     bent = _displace(product.image, 0.35 * x * depth / view.pixel, 0.35 * y * depth / view.pixel)
-    shade = 1 + np.float32(rng.uniform(1.0, 1.8)) * slope.astype(np.float32)
+    shade = 1 + np.float32(rng.uniform(1.6, 2.6)) * slope.astype(np.float32)
     image = np.clip(bent * shade[..., None], 0, 1)
     return _damage(product, image, cover(np.hypot(x, y).astype(np.float32) - np.float32(radius), view.pixel))
 
@@ -107,7 +107,7 @@ def discolouration(view: View, product: Product, place: Place, rng: np.random.Ge
     distance = np.maximum(across, along) + 0.02 * noise(view, rng, 12)
     spot = cover(distance.astype(np.float32), view.pixel)
     toned = np.clip(product.image * rng.uniform(0.6, 1.4, 3) + rng.uniform(-0.15, 0.15), 0, 1).astype(np.float32)
-    return _damage(product, paint(product.image, _apart(toned, product, spot, 0.15), spot), spot)
+    return _damage(product, paint(product.image, _apart(toned, product, spot, 0.25), spot), spot)
 
 
 def missing(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
@@ -129,7 +129,7 @@ def fibre(view: View, product: Product, place: Place, rng: np.random.Generator) 
     points = points - points.mean(0) + np.asarray(place)
     distance = path(view, points, max(rng.uniform(0.015, 0.04), 1.2 * view.pixel))
     return _tint(
-        view, product, cover(distance, view.pixel), _contrast(product, place, view, rng, 0.3), on_product=False
+        view, product, cover(distance, view.pixel), _contrast(product, place, view, rng, 0.4), on_product=False
     )
 
 
@@ -159,7 +159,7 @@ def misplaced(view: View, product: Product, place: Place, rng: np.random.Generat
     size = view.x.shape[0]
     quarter = np.rot90(product.image, int(rng.integers(1, 4)))
     moved = np.roll(quarter, tuple(rng.integers(size // 6, size // 2, 2)), (0, 1))
-    changed = _apart(moved, product, spot, 0.12)
+    changed = _apart(moved, product, spot, 0.2)
     return _damage(product, paint(product.image, changed, spot), spot)
 
 

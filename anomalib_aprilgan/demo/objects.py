@@ -3,7 +3,7 @@
 
 """All object categories of the renderer, by name; the counterpart of ``textures``."""
 
-from . import electronics, goods, machine_parts
+from . import electronics, goods, inventions, machine_parts
 from .drawing import Draw
 
 OBJECTS: dict[str, Draw] = {
@@ -18,6 +18,7 @@ OBJECTS: dict[str, Draw] = {
     "coin": machine_parts.coin,
     "connector": electronics.connector,
     "gear": machine_parts.gear,
+    "invented_part": inventions.invented_part,
     "label": goods.label,
     "lens": machine_parts.lens,
     "microchip": electronics.microchip,

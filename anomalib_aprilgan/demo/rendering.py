@@ -14,9 +14,9 @@ from .defects import DEFECTS, Damage
 from .drawing import Image, Product, View, blur, colour, look, noise, paint
 from .objects import OBJECTS
 
-SMALLEST_DEFECT = 0.0015  # of the picture's area
+SMALLEST_DEFECT = 0.004  # of the picture's area
 ATTEMPTS = 12
-DEFECT_SIZES = (1.0, 2.2)  # smallest and largest factor
+DEFECT_SIZES = (1.3, 2.4)  # smallest and largest factor
 
 
 class Rendered(NamedTuple):

@@ -43,7 +43,8 @@ class ExportedModel(nn.Module):
 
 def digest(tensors: Iterable[torch.Tensor]) -> str | None:
     """SHA-256 of the tensors' bytes; None where there are none."""
-    contents = [tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors if tensor.numel()]
+    # As bytes: NumPy has no bfloat16.
+    contents = [tensor.cpu().flatten().view(torch.uint8).numpy().tobytes() for tensor in tensors if tensor.numel()]
     return hashlib.sha256(b"".join(contents)).hexdigest() if contents else None
 
 

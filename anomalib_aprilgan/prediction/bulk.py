@@ -17,7 +17,7 @@ from anomalib_aprilgan.april_gan.export import metadata
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 from .journal import Journal, Row
-from .photos import load_photos
+from .photos import load_photos, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +27,12 @@ class ResultWriter(Callback):
 
     Args:
         journal (Journal): Where rows go.
-        folder (Path): Folder of the photos; paths in the table are relative to it.
         maps (Path | None): Folder for anomaly maps, as float32 arrays (S, S) of NumPy's; None writes none.
     """
 
-    def __init__(self, journal: Journal, folder: Path, maps: Path | None) -> None:
+    def __init__(self, journal: Journal, maps: Path | None) -> None:
         super().__init__()
         self.journal = journal
-        self.folder = folder
         self.maps = maps
 
     def on_predict_batch_end(
@@ -51,8 +49,7 @@ class ResultWriter(Callback):
         self.journal.append(trainer.global_rank, [self._row(outputs, index) for index in range(len(outputs))])
 
     def _row(self, outputs: Any, index: int) -> Row:  # ruff: ignore[any-type] - fields of a batch are any tensors
-        name, _, error = outputs.explanation[index].rpartition("\n")
-        path = Path(name).relative_to(self.folder).as_posix()
+        path, _, error = outputs.explanation[index].partition("\n")
         if error:
             return Row(path, None, None, error=error)
         score, label = float(outputs.pred_score[index]), int(outputs.pred_label[index])
@@ -89,7 +86,7 @@ def predict_folder(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds no image, or the output is of another model or format.
+        ValueError: If it holds no image, or the output was begun differently or is of another format.
     """
     if not folder.is_dir():
         msg = f"data={str(folder)!r} is no folder. Give a folder of photos."
@@ -103,14 +100,14 @@ def predict_folder(
         raise ValueError(msg)
     journal = Journal(output)
     model.setup("predict")
-    done = journal.open(_description(model))
-    open_paths = [path for path in paths if path.relative_to(folder).as_posix() not in done]
+    done = journal.open({**_description(model), "maps": maps is not None})
+    open_paths = [path for path in paths if name_of(path, folder) not in done]
     logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
-    writer: Any = ResultWriter(journal, folder, maps)
+    writer: Any = ResultWriter(journal, maps)
     model.evaluator, model.visualizer = None, writer
     trainer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, **trainer_arguments)
     if open_paths:
-        loader = load_photos(open_paths, model.model.image_size, batch_size, num_workers)
+        loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
         trainer.predict(model, loader, return_predictions=False)  # memory stays flat
     trainer.strategy.barrier()
     return journal.finish() if trainer.is_global_zero else []

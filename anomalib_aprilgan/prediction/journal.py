@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from anomalib_aprilgan.components.cache import write_atomically
+
 FORMATS = (".csv", ".parquet")
 
 
@@ -19,7 +21,7 @@ class Row(NamedTuple):
     """Verdict on one photo.
 
     Attributes:
-        path (str): The photo, as a path relative to the folder.
+        path (str): The photo, as a path relative to the folder; see :func:`.photos.name_of`.
         score (float | None): Probability of an anomaly, in [0, 1]; None if the photo cannot be read.
         label (int | None): 1 if it is anomalous, else 0.
         map (str): File of the anomaly map, relative to the folder of maps; empty if none was asked for.
@@ -66,16 +68,19 @@ class Journal:
             set[str]: Paths of photos that have a verdict; those that could not be read are tried again.
 
         Raises:
-            ValueError: If the rows so far are those of another model.
+            ValueError: If the rows so far were made differently, or the table is not of this class.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.description.exists():
             earlier = json.loads(self.description.read_text(encoding="utf-8"))
             if different := sorted(key for key in description if description[key] != earlier.get(key)):
-                msg = f"{self.path} was begun with another model ({', '.join(different)}). Choose another output."
+                msg = f"{self.path} was begun with another {', '.join(different)}. Choose another output."
                 raise ValueError(msg)
+        elif self.path.exists():
+            msg = f"{self.path} exists, and {self.description.name} does not say what made it. Choose another output."
+            raise ValueError(msg)
         else:
-            self.description.write_text(json.dumps(description), encoding="utf-8")
+            # Processes that begin at the same time write the same; none may read half of it.
+            write_atomically(self.description, json.dumps(description).encode())
         for part in self._part_files():
             _drop_torn_line(part)
         return {row.path for row in self.rows() if not row.error}

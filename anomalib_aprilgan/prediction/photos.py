@@ -3,6 +3,7 @@
 
 """Photos of a folder, at the model's size; bad files are told and not fatal."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,35 @@ import torch
 from anomalib.data import ImageBatch, ImageItem
 from torch.utils.data import DataLoader, Dataset
 
-from anomalib_aprilgan.data.image_files import read_image
+from anomalib_aprilgan.data.image_files import UnreadableImageError, read_image
 from anomalib_aprilgan.data.pillow_resize import resize_image
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """Name of a photo in the table: its path in the folder, on one line and in UTF-8, whatever the file system holds.
+
+    Example:
+        >>> name_of(Path("photos/deep/a.png"), Path("photos"))
+        'deep/a.png'
+    """
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode(errors="backslashreplace")
+    return name.replace("\r", "\\r").replace("\n", "\\n")
 
 
 class Photos(Dataset[ImageItem]):
     """Image files, squashed to the model's size one by one, as its pre-processor would do.
 
-    Their paths stand in ``explanation``, on the first line; if a file cannot be read, the second line says why, and the
+    Their names stand in ``explanation``, on the first line; if a file cannot be read, the second line says why, and the
     image is black. Without ``image_path`` the model's guard of image files does not open them again.
 
     Args:
         paths (Sequence[Path]): The files.
+        folder (Path): What their names begin after.
         image_size (int): Side S in pixels.
     """
 
-    def __init__(self, paths: Sequence[Path], image_size: int) -> None:
-        self.paths = paths
+    def __init__(self, paths: Sequence[Path], folder: Path, image_size: int) -> None:
+        self.paths, self.folder = paths, folder
         self.size = (image_size, image_size)
 
     def __len__(self) -> int:
@@ -39,12 +52,21 @@ class Photos(Dataset[ImageItem]):
         path = self.paths[index]
         try:
             image, error = resize_image(read_image(path), self.size), ""
-        except (OSError, ValueError) as problem:
-            image, error = torch.zeros(3, *self.size), " ".join(str(problem).split())
-        return ImageItem(image=image, explanation=f"{path}\n{error}")
+        except Exception as problem:  # ruff: ignore[blind-except] - decoders stumble over broken files in many ways
+            image, error = torch.zeros(3, *self.size), _describe(problem)
+        return ImageItem(image=image, explanation=f"{name_of(path, self.folder)}\n{error}")
 
 
-def load_photos(paths: Sequence[Path], image_size: int, batch_size: int, num_workers: int) -> DataLoader[ImageItem]:
+def _describe(problem: Exception) -> str:
+    """One line; problems that were not foreseen say their kind."""
+    kind = "" if isinstance(problem, (UnreadableImageError, ValueError)) else f"{type(problem).__name__}: "
+    text = os.fsencode(str(problem)).decode(errors="backslashreplace")
+    return " ".join(f"{kind}{text}".split())
+
+
+def load_photos(
+    paths: Sequence[Path], folder: Path, image_size: int, batch_size: int, num_workers: int
+) -> DataLoader[ImageItem]:
     """Loader of photos, which reads them in other processes while the model works."""
     collate: Any = ImageBatch.collate
-    return DataLoader(Photos(paths, image_size), batch_size, num_workers=num_workers, collate_fn=collate)
+    return DataLoader(Photos(paths, folder, image_size), batch_size, num_workers=num_workers, collate_fn=collate)

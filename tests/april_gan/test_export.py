@@ -95,11 +95,13 @@ class TestVerdicts:
             images = photographs(number, size)
             assert_same_verdicts(model, run_onnx(path, images), images)
 
-    def test_of_openvino_for_any_batch(self, build, name, shots, tmp_path):
+    @pytest.mark.parametrize("is_native", [False, True])
+    def test_of_openvino_for_any_batch(self, build, name, shots, is_native, tmp_path):
         model = build(name, shots)
-        path = Engine(default_root_dir=tmp_path).export(model, "openvino", export_root=tmp_path, input_size=PHOTO_SIZE)
+        size = (model.model.image_size,) * 2 if is_native else PHOTO_SIZE
+        path = Engine(default_root_dir=tmp_path).export(model, "openvino", export_root=tmp_path, input_size=size)
         for number in (1, 3):
-            images = photographs(number, PHOTO_SIZE)
+            images = photographs(number, size)
             assert_same_verdicts(model, run_openvino(path, images), images)
 
 
@@ -182,6 +184,7 @@ class TestMetadata:
         assert entries["prompts"]["normal_states"] == list(model.model.prompts.normal_states)
         assert entries["fingerprint"]["weights"] == model.model.source.digest
         assert entries["backbone"].endswith("tiny_vit.json")
+        assert entries["precision"] == "float32"
         assert entries["reference_files"] == ["0.png", "1.png"]
         assert len(entries["adapters"]) == len(entries["references"]) == 64
 

@@ -89,6 +89,33 @@ def test_tokens_of_half_precision_are_compared_in_float32():
     torch.testing.assert_close(distance, torch.zeros(2, 2))
 
 
+@pytest.mark.parametrize("chunk", [3, 1024])
+def test_narrow_bank_keeps_half_the_memory_and_nearly_the_distances(monkeypatch, chunk):
+    monkeypatch.setattr(memory_bank, "CHUNK", chunk)
+    tokens, queries = torch.randn(3, 5, 32), torch.randn(2, 6, 32)
+    tokens[..., 0], queries[..., 0] = 20.0, 20.0  # ViTs have such channels
+    exact, narrow = MemoryBank(), MemoryBank(torch.bfloat16)
+    for bank in (exact, narrow):
+        bank.update(tokens)
+        bank.finalize()
+    assert narrow.tokens.dtype == torch.bfloat16
+    error = narrow.distance(queries) - exact.distance(queries)
+    assert narrow.distance(queries).dtype == torch.float32
+    assert 0 < error.abs().max() < 2e-3
+    # Another patch may be taken for the nearest, but its distance is the true one.
+    every = 1 - nn.functional.cosine_similarity(queries.flatten(0, 1)[:, None], tokens.flatten(0, 1)[None], dim=-1)
+    off = (narrow.distance(queries).flatten()[:, None] - every).abs().amin(dim=1)
+    assert off.max() < 2e-4
+
+
+def test_banks_of_any_precision_take_each_others_tokens():
+    narrow, exact = MemoryBank(torch.bfloat16), MemoryBank()
+    narrow.load_state_dict(filled(REFERENCES).state_dict())
+    exact.load_state_dict(narrow.state_dict())
+    assert (narrow.tokens.dtype, exact.tokens.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(exact.distance(REFERENCES), torch.zeros(2, 2), rtol=0, atol=1e-3)
+
+
 def test_patch_without_content_is_far_from_all_and_not_nan():
     assert filled(REFERENCES).distance(torch.zeros(1, 1, 2)).tolist() == [[1.0]]
 

@@ -7,48 +7,61 @@ import json
 import time
 
 import pytest
+import torch
+from torch import nn
 
 from anomalib_aprilgan import AnomalyCLIPModel, AprilGANModel
-from anomalib_aprilgan.benchmark import contenders
-from anomalib_aprilgan.benchmark.speed import ratios
+from anomalib_aprilgan.benchmark import contenders, speed, text_setup
+from anomalib_aprilgan.benchmark.peak_memory import peak_in_new_process
+from anomalib_aprilgan.benchmark.turns import Pair, Ratio, ratio_of, take_turns
 from anomalib_aprilgan.cli import main
+from anomalib_aprilgan.components.prompts import PromptEnsemble
+from anomalib_aprilgan.components.text_encoder import TextEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+REFERENCE_KEYS = [("references", "_seconds"), ("ratio_references", "")]
+VERDICTS = ["zero_shot", "few_shot", "few_shot_1", "few_shot_16", "anomaly_clip"]
 EXPECTED = {
     "tower_seconds",
-    "ratio_zero_shot",
-    "ratio_few_shot",
-    "ratio_anomaly_clip",
-    "ratio_predict",
-    "ratio_peak_memory",
-    "ratio_peak_memory_zero_shot",
+    *(f"ratio_{name}" for name in [*VERDICTS, "predict"]),
+    *(f"arithmetic_{name}" for name in VERDICTS),
     "speedup_text_cold",
     "text_cold_seconds",
     "text_warm_seconds",
-    "references_1_seconds",
-    "references_4_seconds",
-    "references_16_seconds",
+    *(f"{name}_{shots}{suffix}" for name, suffix in REFERENCE_KEYS for shots in (1, 4, 16)),
 }
 
 
-def words(tiny_backbone, *more):
-    options = ["--image_size=28", "--layers=[1,2,3,4]", "--repeats=1", "--threads=1"]
+def words(tiny_backbone, path, *more):
+    options = ["--image_size=28", "--layers=[1,2,3,4]", "--repeats=1", "--threads=1", f"--json={path}"]
     return ["speed", f"--backbone={tiny_backbone}", *options, *more]
 
 
-def test_ratios_are_medians_over_turns():
-    turns = [{"tower": 1.0, "zero_shot": value} for value in (1.0, 5.0, 1.5)]
-    expected = {"tower_seconds": 1.0, "ratio_zero_shot": 1.5, "spread": {"zero_shot": [1.0, 5.0]}}
-    assert ratios(turns) == expected
+class TestTurns:
+    def test_ratio_is_the_median_of_pairs(self):
+        pairs = [Pair(ratio * seconds, seconds) for ratio, seconds in ((1.0, 1.0), (1.5, 8.0), (5.0, 2.0))]
+        assert ratio_of(pairs) == Ratio(1.5, 1.25, 3.25)
+
+    def test_each_work_stands_beside_its_own_yardstick_first_and_last_by_turns(self):
+        calls = []
+
+        def timer(name):
+            return lambda: calls.append(name) or float(len(calls))
+
+        pairs = take_turns(timer("tower"), {"a": timer("a"), "b": timer("b")}, repeats=2)
+        assert calls == ["a", "tower", "b", "tower", "tower", "a", "tower", "b", "a", "tower", "b", "tower"]
+        assert pairs == {"a": [Pair(6.0, 5.0), Pair(9.0, 10.0)], "b": [Pair(8.0, 7.0), Pair(11.0, 12.0)]}
 
 
 def test_command_prints_and_writes_all(tiny_backbone, tmp_path, capsys, cache_folder):
     path = tmp_path / "new" / "speed.json"
-    assert main(words(tiny_backbone, "--parts=[predict,text,references]", f"--json={path}")) == 0
+    parts = "--parts=[predict,shots,anomaly_clip,text,references]"
+    assert main(words(tiny_backbone, path, parts)) == 0
     results = json.loads(path.read_text(encoding="utf-8"))
     assert results.keys() >= EXPECTED
     assert all(results[name] > 0 for name in EXPECTED)
+    assert results["spread"].keys() == {*VERDICTS, "predict"}
     assert results["settings"]["threads"] == 1
     printed = capsys.readouterr().out
     assert all(name in printed for name in EXPECTED)
@@ -63,10 +76,45 @@ def test_slower_verdicts_show(tiny_backbone, monkeypatch, tmp_path):
         return plain(self, images)
 
     monkeypatch.setattr(AprilGANModel, "forward", slow)
-    main(words(tiny_backbone, "--parts=[]", f"--json={tmp_path / 'speed.json'}"))
+    main(words(tiny_backbone, tmp_path / "speed.json", "--parts=[]"))
     results = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert results["ratio_zero_shot"] > 2
     assert results["ratio_few_shot"] > 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_yardstick_is_all_of_open_clips_tower_in_the_precision(tiny_backbone, monkeypatch, precision):
+    settings = contenders.Settings(tiny_backbone, 28, (1, 2, 3, 4), precision)
+    model = contenders.build_model(settings)
+    seen = []
+    monkeypatch.setattr(contenders, "timed", lambda work, device: lambda: seen.append(work()))
+    contenders.tower(settings, model)()
+    [features] = seen
+    assert features.dtype == model.clip.dtype
+    assert features.shape == (1, model.clip.embed_dim)
+
+
+def test_arithmetic_of_references_is_linear_in_their_number(tiny_backbone):
+    settings = contenders.Settings(tiny_backbone, 56, (1, 2, 3, 4))
+    model = contenders.build_model(settings)
+    bare = speed.count_operations(contenders.tower(settings, model))
+    zero, one, four = (
+        speed.count_operations(
+            contenders.few_shot(settings, model, shots) if shots else contenders.zero_shot(settings, model)
+        )
+        for shots in (0, 1, 4)
+    )
+    patches = (56 // model.clip.stride) ** 2
+    assert one - zero == 4 * 2 * patches * patches * model.clip.widths[0]  # four stages, each pair of patches
+    assert four - zero == 4 * (one - zero)
+    assert bare < zero
+
+
+def test_text_at_full_context_is_the_same_text(tiny_backbone):
+    model = contenders.build_model(contenders.Settings(tiny_backbone, 28, (1, 2, 3, 4)))
+    encoder, prompts = TextEncoder(model.source), PromptEnsemble()
+    expected = torch.cat([encoder(sentences) for sentences in prompts.sentences("object")])
+    torch.testing.assert_close(text_setup.encode_at_full_context(encoder, prompts), expected, rtol=0, atol=1e-5)
 
 
 def test_references_leave_the_zero_shot_model_alone(tiny_backbone):
@@ -84,12 +132,52 @@ def test_anomaly_clip_shares_the_tower_and_does_all_its_work(tiny_backbone, monk
     plain = AnomalyCLIPModel.forward
 
     def watch(self, images):
-        seen.append(self)
-        return plain(self, images)
+        verdict = plain(self, images)
+        seen.append((self, verdict))
+        return verdict
 
     monkeypatch.setattr(AnomalyCLIPModel, "forward", watch)
-    verdict = contenders.anomaly_clip(settings, model)["anomaly_clip"]()
+    contenders.anomaly_clip(settings, model)()
+    [(other, verdict)] = seen
     assert verdict.anomaly_map.isfinite().all()
-    (other,) = seen
     assert other.clip.visual is model.clip.visual
     assert (other.layers, other.dpam_layers) == ((4,), 4)
+
+
+def test_patchcores_bank_is_that_of_so_many_images(monkeypatch):
+    seen = []
+    monkeypatch.setattr(contenders, "timed", lambda work, device: seen.append(work()) or (lambda: 0.0))
+    with torch.inference_mode():
+        contenders.patchcore(contenders.Settings(), None, 4)
+    assert seen[0].anomaly_map.shape[-2:] == (224, 224)
+
+
+def test_unknown_parts_are_refused():
+    with pytest.raises(ValueError, match=r"parts=\['speed'\] are unknown, expected any of predict, shots, "):
+        contenders.choose(["memory", "speed"])
+
+
+def hold(kilobytes: int):
+    """A work that holds so much while it runs, with as much for weights."""
+    weights = nn.Parameter(torch.ones(kilobytes * 256))
+    return lambda: weights * 2
+
+
+@pytest.mark.slow
+def test_peak_memory_is_of_weights_and_pass_without_imports():
+    small, large = (peak_in_new_process(hold, (size * 1024,), "cpu", 1) for size in (50, 200))
+    assert large - small == pytest.approx(2 * 150 * 2**20, rel=0.1)
+    assert small == pytest.approx(2 * 50 * 2**20, rel=0.25)
+
+
+def test_memory_is_compared_with_the_towers(tiny_backbone, monkeypatch):
+    peaks = iter([100, 104, 112])
+
+    def peak(build, arguments, device, threads):
+        assert build(*arguments)() > 0  # a timer of a pass
+        return next(peaks)
+
+    monkeypatch.setattr(speed, "peak_in_new_process", peak)
+    settings = contenders.Settings(tiny_backbone, 28, (1, 2, 3, 4))
+    ratios = {"ratio_peak_memory": 1.12, "ratio_peak_memory_zero_shot": 1.04, "ratio_peak_memory_few_shot": 1.12}
+    assert speed.measure_memory(settings, contenders.VERDICTS) == {"tower_peak_bytes": 100, **ratios}

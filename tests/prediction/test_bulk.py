@@ -4,8 +4,12 @@
 """``anomalib-aprilgan predict``: anomalib's numbers, each photo once, whatever is killed, broken or shared."""
 
 import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from anomalib_aprilgan import AprilGAN
+from anomalib_aprilgan.benchmark.peak_memory import held_host_memory
 from anomalib_aprilgan.cli import main
 from anomalib_aprilgan.prediction import photos
 from anomalib_aprilgan.prediction.bulk import predict_folder
@@ -139,12 +144,61 @@ def test_started_again_reads_only_what_could_not_be_read(build, folder, tmp_path
     assert sorted(read) == BROKEN
 
 
-@pytest.mark.parametrize("change", [{"class_name": "nut"}, {"layers": [2, 4]}])
-def test_rows_of_two_models_are_not_mixed(build, tiny_arguments, folder, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"class_name": "nut"}, "class_name"), ({"layers": [2, 4]}, "fingerprint"), ({"precision": "bf16"}, "precision")],
+)
+def test_rows_of_two_models_are_not_mixed(build, tiny_arguments, folder, tmp_path, change, named):
     predict(build(), folder, tmp_path / "all.csv")
     other = AprilGAN(**{"class_name": "bottle", **tiny_arguments, **change})
-    with pytest.raises(ValueError, match=r"all\.csv was begun with another model \(.*\)\. Choose another output"):
+    with pytest.raises(ValueError, match=rf"all\.csv was begun with another {named}\. Choose another output"):
         predict(other, folder, tmp_path / "all.csv")
+
+
+def test_maps_cannot_be_asked_for_halfway(build, folder, tmp_path):
+    predict(build(), folder, tmp_path / "all.csv")
+    with pytest.raises(ValueError, match=r"all\.csv was begun with another maps\. Choose another output"):
+        predict(build(), folder, tmp_path / "all.csv", tmp_path / "maps")
+
+
+def test_tables_of_others_are_left_alone(build, folder, tmp_path):
+    (tmp_path / "all.csv").write_text("name,price\nnut,1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"all\.csv exists, and all\.model\.json does not say what made it"):
+        predict(build(), folder, tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_text(encoding="utf-8") == "name,price\nnut,1\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems want UTF-8")
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_names_of_any_bytes(build, folder, tmp_path, suffix):
+    photos_folder = tmp_path / "photos"
+    photos_folder.mkdir()
+    for name in (b"\xff\n.png", "Prüfling, 1.png".encode()):
+        Path(os.fsdecode(bytes(photos_folder) + b"/" + name)).symlink_to(folder / "b.png")
+    (photos_folder / os.fsdecode(b"\xfe.png")).touch()
+    output = tmp_path / f"all{suffix}"
+    rows = predict(build(), photos_folder, output)
+    assert [(row.path, bool(row.error)) for row in rows] == [
+        ("Prüfling, 1.png", False),
+        ("\\xfe.png", True),
+        ("\\xff\\n.png", False),
+    ]
+    assert predict(build(), photos_folder, output) == rows
+
+
+@pytest.mark.parametrize("problem", [IndexError("index out of range"), MemoryError(), struct.error("unpack")])
+def test_decoders_may_fail_in_any_way(build, folder, tmp_path, monkeypatch, problem):
+    plain = photos.read_image
+
+    def failing(path):
+        if path.name == "b.png":
+            raise problem
+        return plain(path)
+
+    monkeypatch.setattr(photos, "read_image", failing)
+    rows = {row.path: row for row in predict(build(), folder, tmp_path / "all.csv")}
+    assert rows["b.png"].error.startswith(f"{type(problem).__name__}:")
+    assert not rows["a.png"].error
 
 
 class TestArguments:
@@ -190,15 +244,77 @@ def test_command_with_a_checkpoint(build, folder, tmp_path):
     assert pd.read_csv(output).score.tolist() == [pytest.approx(expected.score, abs=1e-6)]
 
 
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "anomalib_aprilgan.cli", *arguments]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def many(folder, tmp_path) -> Path:
+    """A hundred photos."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(100):
+        (many / f"{index:03}.png").symlink_to(folder / NAMES[index % 2])
+    return many
+
+
 @pytest.mark.slow
-def test_two_processes_share_the_photos(build, tiny_arguments, folder, tmp_path):
+def test_a_killed_process_loses_nothing(build, tiny_arguments, many, tmp_path, monkeypatch):
+    output, part = tmp_path / "killed.csv", tmp_path / "killed.part-0.csv"
+    process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
+    while not (part.exists() and part.read_bytes().count(b"\n") > 5):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    written = part.read_bytes().count(b"\n")
+    assert written < 100
+    read = count_reads(monkeypatch)
+    rows = predict(build(), many, output)
+    assert read == [f"{index:03}.png" for index in range(written, 100)]
+    assert [row.path for row in rows] == [f"{index:03}.png" for index in range(100)]
+    assert len({row.score for row in rows}) == 2
+    assert rows[0].score == pytest.approx(rows[-2].score, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["--devices=2", "--num_nodes=2"])
+def test_two_processes_share_the_photos(build, tiny_arguments, folder, tmp_path, split):
     alone = predict(build(), folder, tmp_path / "alone.csv")
-    arguments = words(tiny_arguments, folder, tmp_path / "shared.csv")
-    command = [sys.executable, "-m", "anomalib_aprilgan.cli", *arguments, "--devices=2", "--strategy=ddp"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr  # two photos cannot be read
-    assert "world_size=2" in done.stderr or "MEMBER: 2/2" in done.stderr
+    arguments = [*words(tiny_arguments, folder, tmp_path / "shared.csv"), split, "--strategy=ddp"]
+    if split == "--devices=2":
+        processes = [start(arguments)]
+    else:  # two machines, each with one process
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        processes = [start([*arguments, "--devices=1"], NODE_RANK=rank, **meeting) for rank in "01"]
+    (_, logged), *others = [process.communicate() for process in processes]
+    assert processes[0].returncode == 1, logged  # two photos cannot be read
+    assert not any(process.returncode for process in processes[1:]), others
+    assert "MEMBER: 2/2" in "".join([logged, *(errors for _, errors in others)])
     shared = pd.read_csv(tmp_path / "shared.csv")
     assert shared.path.tolist() == [row.path for row in alone]
     assert shared.score.dropna().tolist() == [pytest.approx(row.score, abs=1e-6) for row in alone if not row.error]
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_five_thousand_photos(tiny_arguments, folder, tmp_path, monkeypatch):
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(5000):
+        (many / f"{index:04}.png").symlink_to(folder / "b.png")
+    held, plain = {}, Journal.append
+
+    def watch(self, rank, rows):
+        plain(self, rank, rows)
+        held[int(Path(rows[-1].path).stem) + 1] = held_host_memory()
+
+    monkeypatch.setattr(Journal, "append", watch)
+    model = AprilGAN("bottle", **{**tiny_arguments, "image_size": 28})
+    rows = predict_folder(model, many, tmp_path / "all.csv", None, 10, 0, {"accelerator": "cpu"})
+    assert len(rows) == 5000
+    growth = (held[5000] - held[1000]) / 4000
+    assert growth < 300  # bytes a photo; its row alone, were it kept, would take more

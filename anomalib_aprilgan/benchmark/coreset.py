@@ -1,0 +1,74 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What ``coreset_ratio`` costs in accuracy: AprilGAN with many references on rendered products.
+
+``python -m anomalib_aprilgan.benchmark.coreset`` prints a table. Times are of one image from pixels to verdict, as
+multiples of the first row's for the same image.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from anomalib_aprilgan.april_gan import AprilGAN
+from anomalib_aprilgan.components.embedded import BACKBONE, settings_of
+from anomalib_aprilgan.demo import RenderedProducts
+
+from .exports import in_torch
+from .side_by_side import Outcome, compare, render
+
+
+def report_coreset(
+    backbone: str = BACKBONE,
+    k_shot: int = 16,
+    ratios: Sequence[float] = (1.0, 0.5, 0.25, 0.1, 0.01),
+    categories: Sequence[str] = ("leather", "coin", "nut"),
+    seed: int = 0,
+    root: Path = Path("datasets/RenderedProducts"),
+) -> str:
+    """Markdown table of AprilGAN with memory banks of all patches and of parts of them.
+
+    Args:
+        backbone: Of AprilGAN, with its own settings.
+        k_shot: Number of references.
+        ratios: Parts of their patches; the first row is compared with.
+        categories: What to render.
+        seed: The product line.
+        root: Folder for the pictures.
+    """
+    outcomes: dict[str, list[Outcome]] = {}
+    for category in categories:
+        data = RenderedProducts(category, root=root, seed=seed, image_size=settings_of(backbone).image_size)
+        data.prepare_data()
+        data.setup()
+        predictors = {}
+        for ratio in ratios:
+            model = AprilGAN(
+                category,
+                k_shot,
+                data.folder / "train" / "good",
+                backbone=backbone,
+                coreset_ratio=ratio,
+                evaluator=False,
+                visualizer=False,
+            )
+            model.setup("predict")
+            predictors[f"{ratio:g}"] = in_torch(model.eval())
+        for name, outcome in compare(data, predictors).items():
+            outcomes.setdefault(name, []).append(outcome)
+    return render(f"coreset_ratio, k={k_shot}", outcomes)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run :func:`report_coreset` from the command line."""
+    from jsonargparse import auto_cli
+
+    for name in ("anomalib", "anomalib_aprilgan", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    sys.stdout.write(auto_cli(report_coreset, args=args, as_positional=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""``Engine.predict`` as something that can be timed."""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from anomalib.data import PredictDataset
+from anomalib.engine import Engine
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from anomalib_aprilgan import AprilGAN, AprilGANModel
+
+# Of photographs, as a multiple of the model's side: they must be resized.
+PHOTO_SCALE = 2
+
+
+class EnginePredict(Callback):
+    """``Engine.predict`` on JPEG files, from reading to post-processed verdicts, without pictures.
+
+    Files are read as ``Engine.predict(data_path=...)`` reads them, by the process that judges them.
+
+    Args:
+        module (AprilGAN): The module, its pictures switched off.
+        model (AprilGANModel): The torch model that it shall use, set up.
+        batch_size (int): Photographs a batch.
+        batches (int): Batches a run, after a first one that does not count: it starts the engine.
+        device (str): ``cpu``, or a CUDA device.
+    """
+
+    def __init__(self, module: AprilGAN, model: AprilGANModel, batch_size: int, batches: int, device: str) -> None:
+        super().__init__()
+        module.model, module.class_name = model, model.class_name
+        self.module, self.batch_size, self.batches = module, batch_size, batches
+        self.folder = TemporaryDirectory()
+        _draw_photographs(Path(self.folder.name), (batches + 1) * batch_size, PHOTO_SCALE * model.image_size)
+        self.engine = Engine(
+            callbacks=[self],
+            logger=False,
+            accelerator="gpu" if device.startswith("cuda") else device,
+            devices=1,
+            default_root_dir=self.folder.name,
+            enable_progress_bar=False,
+        )
+        self.start = self.end = 0.0
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Start the clock when the first batch is done, before the second is read."""
+        del trainer, pl_module, outputs, batch, dataloader_idx
+        if batch_idx == 0:
+            self.start = time.perf_counter()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock after the last verdict."""
+        del trainer, pl_module
+        self.end = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds a batch."""
+        dataset = PredictDataset(self.folder.name)
+        loader = DataLoader(dataset, self.batch_size, collate_fn=dataset.collate_fn)
+        self.engine.predict(self.module, dataloaders=[loader], return_predictions=False)
+        return (self.end - self.start) / self.batches
+
+
+def _draw_photographs(folder: Path, number: int, side: int) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(number):
+        smooth = Image.fromarray(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)).resize((side, side))
+        smooth.save(folder / f"{index:04}.jpg")

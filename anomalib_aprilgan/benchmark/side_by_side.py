@@ -1,0 +1,110 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Variants of one model on the same images, in turns: what each costs in accuracy, and how fast it is."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from anomalib.data import AnomalibDataModule
+
+from .blocks import Array
+from .metrics import paper_metrics
+from .turns import Pair, ratio_of
+
+METRICS = ("AUROC-cls", "AUROC-segm", "PRO-segm")
+HEADS = (
+    "image AUROC",
+    "pixel AUROC",
+    "AUPRO",
+    "largest difference of maps",
+    "of scores",
+    "time",
+    "quartiles",
+)
+
+# Images (1, 3, H, W) in [0, 1] -> score (1,) and map (1, S, S).
+Predictor = Callable[[torch.Tensor], tuple[Array, Array]]
+
+
+class Outcome(NamedTuple):
+    """How a variant does on one category.
+
+    Attributes:
+        metrics (list[float]): Those of ``METRICS``, as fractions.
+        map_difference (float): Largest difference of a map's pixel to the first variant's.
+        score_difference (float): Largest difference of a score.
+        pairs (list[Pair]): Seconds an image, and the first variant's.
+    """
+
+    metrics: list[float]
+    map_difference: float
+    score_difference: float
+    pairs: list[Pair]
+
+
+def compare(data: AnomalibDataModule, predictors: Mapping[str, Predictor]) -> dict[str, Outcome]:
+    """Judge the test images one by one, each with all variants; differences and times are to the first.
+
+    Args:
+        data: A datamodule that is set up, with masks.
+        predictors: Variants by name.
+    """
+    verdicts: dict[str, list[tuple[Array, Array]]] = {name: [] for name in predictors}
+    seconds: dict[str, list[float]] = {name: [] for name in predictors}
+    items = [data.test_data[index] for index in range(len(data.test_data))]
+    with torch.inference_mode():
+        for item in [items[0], *items]:  # the first once more, to warm up
+            for name, predictor in predictors.items():
+                start = time.perf_counter()
+                verdict = predictor(item.image[None])
+                seconds[name].append(time.perf_counter() - start)
+                verdicts[name].append(verdict)
+    labels, masks = [item.gt_label for item in items], [item.gt_mask for item in items]
+    truth = torch.stack(masks).numpy(), torch.stack(labels).numpy()
+    first = next(iter(predictors))
+    return {
+        name: _outcome(truth, verdicts[name][1:], verdicts[first][1:], seconds[name][1:], seconds[first][1:])
+        for name in predictors
+    }
+
+
+def _outcome(
+    truth: tuple[Array, Array],
+    own: Sequence[tuple[Array, Array]],
+    first: Sequence[tuple[Array, Array]],
+    seconds: Sequence[float],
+    first_seconds: Sequence[float],
+) -> Outcome:
+    masks, labels = truth
+    (scores, maps), (first_scores, first_maps) = (
+        map(np.concatenate, zip(*judged, strict=True)) for judged in (own, first)
+    )
+    metrics = paper_metrics(masks, maps, labels, scores)
+    return Outcome(
+        [metrics[name] for name in METRICS],
+        float(np.abs(maps - first_maps).max()),
+        float(np.abs(scores - first_scores).max()),
+        [Pair(*pair) for pair in zip(seconds, first_seconds, strict=True)],
+    )
+
+
+def render(title: str, outcomes: Mapping[str, Iterable[Outcome]]) -> str:
+    """Markdown table of a row a variant: mean metrics, largest differences and median time over all categories."""
+    lines = [f"| {title} | {' | '.join(HEADS)} |", f"| --- |{' --- |' * len(HEADS)}"]
+    for name, of_categories in outcomes.items():
+        known = list(of_categories)
+        metrics = np.mean([outcome.metrics for outcome in known], axis=0)
+        ratio = ratio_of([pair for outcome in known for pair in outcome.pairs])
+        cells = [
+            *(f"{metric:.3f}" for metric in metrics),
+            f"{max(outcome.map_difference for outcome in known):.4f}",
+            f"{max(outcome.score_difference for outcome in known):.4f}",
+            f"{ratio.median:.2f}",
+            f"{ratio.low:.2f} to {ratio.high:.2f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

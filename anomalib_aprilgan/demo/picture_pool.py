@@ -1,0 +1,132 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures for the small CLIP's training, drawn once and kept on disk: drawing costs as much as learning."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .categories import CLIP_TRAINING, INVENTED
+from .defects import DEFECTS
+from .rendering import render
+
+CHUNK = 256  # pairs a file, at most
+# Shares of the pictures; all other categories of the CLIP's training share the rest evenly.
+SHARES = {"invented_part": 0.4, "invented_surface": 0.2}
+NAMED = tuple(category for category in CLIP_TRAINING if category not in INVENTED)
+
+
+class Pair(NamedTuple):
+    """A good and a defective part of one product line.
+
+    Attributes:
+        images (NDArray[np.uint8]): RGB (2, S, S, 3), the good part first.
+        mask (NDArray[np.bool_]): Defective pixels (S, S) of the second.
+        category (str): What was drawn.
+    """
+
+    images: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    category: str
+
+
+class PicturePool:
+    """Pairs of pictures in a folder; each depends on seed and number alone.
+
+    Args:
+        folder (Path): For the files.
+        pairs (int): How many.
+        size (int): Side S of the pictures in pixels, a multiple of 8.
+        seed (int): Settles the pictures.
+    """
+
+    def __init__(self, folder: Path, pairs: int, size: int, seed: int) -> None:
+        self.folder = folder
+        self.size = size
+        self.seed = seed
+        self.chunk = min(CHUNK, pairs)
+        self.chunks = -(-pairs // self.chunk)
+        self._opened: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
+
+    def __len__(self) -> int:
+        """Number of pairs; whole files, so it may be a few more than asked for."""
+        return self.chunks * self.chunk
+
+    def draw(self, processes: int | None = None) -> None:
+        """Draw what is not there yet, with a progress bar.
+
+        Args:
+            processes (int | None): How many share the work; by default one for each core.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = [chunk for chunk in range(self.chunks) if not self._path(chunk).is_file()]
+        with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as executor:
+            list(tqdm(executor.map(self._draw_chunk, missing), "drawing", total=len(missing), unit_scale=self.chunk))
+
+    def __getitem__(self, number: int) -> Pair:
+        """One pair, read from its file."""
+        chunk, place = divmod(number, self.chunk)
+        if chunk not in self._opened:
+            path = self._path(chunk)
+            self._opened[chunk] = np.load(path, mmap_mode="r"), np.load(_masks_of(path), mmap_mode="r")
+        images, masks = self._opened[chunk]
+        mask = np.unpackbits(masks[place], axis=-1).astype(bool)  # (S, S)
+        return Pair(np.asarray(images[place]), mask, _category(_generator(self.seed, number)))
+
+    def __iter__(self) -> Iterator[Pair]:
+        """All pairs."""
+        return (self[number] for number in range(len(self)))
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"size{self.size}-seed{self.seed}-pairs{self.chunk}-{chunk:04d}.npy"
+
+    def _draw_chunk(self, chunk: int) -> None:
+        cv2.setNumThreads(1)
+        pairs = [draw_pair(self.seed, chunk * self.chunk + place, self.size) for place in range(self.chunk)]
+        path = self._path(chunk)
+        np.save(_masks_of(path), np.packbits([pair.mask for pair in pairs], axis=-1))
+        unfinished = path.with_suffix(".unfinished.npy")
+        np.save(unfinished, np.stack([pair.images for pair in pairs]))
+        unfinished.replace(path)
+
+
+def draw_pair(seed: int, number: int, size: int) -> Pair:
+    """Draw a good and a defective part of the same line, in half of the cases the very same part.
+
+    Args:
+        seed (int): Seed of the pool.
+        number (int): Which pair.
+        size (int): Side of the pictures in pixels.
+    """
+    rng = _generator(seed, number)
+    category = _category(rng)
+    line, part, other = (int(value) for value in rng.integers(1, 2**31, 3))
+    good = render(category, line, part, None, size)
+    bad = render(category, line, part if rng.random() < 0.5 else other, str(rng.choice(list(DEFECTS))), size)
+    return Pair(np.stack([good.image, bad.image]), bad.mask, category)
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, number])
+
+
+def _category(rng: np.random.Generator) -> str:
+    chance = rng.random()
+    for category, share in SHARES.items():
+        if chance < share:
+            return category
+        chance -= share
+    return str(rng.choice(NAMED))
+
+
+def _masks_of(path: Path) -> Path:
+    return path.with_suffix(".masks.npy")
