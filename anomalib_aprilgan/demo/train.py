@@ -3,9 +3,9 @@
 
 """Make the embedded small CLIP and its adapters from nothing: ``python -m anomalib_aprilgan.demo.train FOLDER``.
 
-First the pictures are drawn, then CLIP and adapters trained: a good hour on two CPU cores. Started again with the same
-folder, it goes on where it was stopped. The folder then holds what lies in ``anomalib_aprilgan/embedded``, AnomalyCLIP's
-prompts with it.
+First the pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: a good hour on two CPU cores.
+Started again with the same folder, it goes on where it was stopped. The folder then holds what lies in
+``anomalib_aprilgan/embedded``.
 """
 
 import sys
