@@ -17,6 +17,7 @@ def doctor(
     adapters: str | None = Settings.adapters,
     image_size: int | None = None,
     layers: Sequence[int] | None = None,
+    prompt_weights: str | None = Settings.prompt_weights,
 ) -> int:
     """Tell whether anomalib knows AprilGAN, and whether it can predict without network; never uses the network.
 
@@ -28,6 +29,7 @@ def doctor(
         adapters: File of trained adapters, mvtec, visa, or auto for those that AprilGAN would choose.
         image_size: Side in pixels of the model's input.
         layers: Stages compared with the text.
+        prompt_weights: File of AnomalyCLIP's prompts, mvtec, visa, embedded, or auto for those that it would choose.
 
     Returns:
         0 if all is well, 1 if a line is marked [!!].
@@ -39,6 +41,7 @@ def doctor(
         adapters,
         defaults.image_size if image_size is None else image_size,
         defaults.layers if layers is None else tuple(layers),
+        prompt_weights,
     )
     findings = examine(settings)
     sys.stdout.write(render(findings))
@@ -165,7 +168,7 @@ def speed(
     ),
     json: str | None = None,
 ) -> int:
-    """Time AprilGAN against the bare image tower, in turns, with random weights; anomalib's WinClip and Patchcore, too.
+    """Time AprilGAN against the bare image tower, in turns, with random weights; AnomalyCLIP, WinClip, Patchcore, too.
 
     Each ratio is the median of a time over the tower's right beside it, and has its quartiles; predict reads JPEG files
     twice as large, in the same process. Memory is that of a pass in a process of its own, without the imports.

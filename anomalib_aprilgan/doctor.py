@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
-from typing import Any
 
-from .components.embedded import AUTO, BACKBONE, PAPER, embedded_adapters
+from .components.embedded import AUTO, BACKBONE, PAPER
 
 MARKS = {True: "[ok]", False: "[!!]", None: "[--]"}
 PACKAGE = "anomalib-aprilgan"
@@ -47,29 +46,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Settings:
-    """Arguments of the model that is to predict, as in :class:`anomalib_aprilgan.AprilGANModel`."""
+    """Arguments of the model that is to predict, as in :class:`anomalib_aprilgan.AprilGANModel`.
+
+    Attributes:
+        prompt_weights (str | None): Of AnomalyCLIP, which is looked at besides.
+    """
 
     backbone: str = "ViT-L-14-336"
     pretrained: str | None = PAPER.pretrained
     adapters: str | None = AUTO
     image_size: int = PAPER.image_size
     layers: tuple[int, ...] = PAPER.layers
-
-
-def chosen_adapters(settings: Settings) -> str | None:
-    """The adapters that AprilGAN would start with."""
-    from .april_gan.published_adapters import choose_for, published_for
-
-    if settings.adapters != AUTO:
-        return settings.adapters
-    if published_for(settings.backbone, settings.pretrained, settings.layers):
-        return choose_for("")
-    bundled = embedded_adapters(settings.backbone, settings.pretrained, settings.layers)
-    return None if bundled is None else str(bundled)
+    prompt_weights: str | None = AUTO
 
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything; the verdict on prediction comes last."""
+    from .trained_parts import find_adapters, find_prompts
+
     model_parts = [
         *_survive("CLIP weights", lambda: find_weights(settings), "Correct --backbone or --pretrained."),
         *_survive("adapters", lambda: find_adapters(settings), "Correct --adapters, or --backbone and --layers."),
@@ -79,6 +73,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_survive("registration", find_registration),
         *_survive("hub", find_hub),
         *model_parts,
+        *_survive("AnomalyCLIP's prompts", lambda: find_prompts(settings), "Correct --prompt_weights or --backbone."),
         *_survive("cache", find_cache),
         *_survive("offline prediction", lambda: judge_prediction(settings, model_parts), "Correct these options."),
     ]
@@ -239,40 +234,6 @@ def _find_weights(backbone: str, pretrained: str | None) -> Iterator[Finding]:
         yield Finding(ok=False, subject="CLIP weights", detail=f"{name}: {location} is gone", remedy="Put it back.")
 
 
-def find_adapters(settings: Settings) -> Iterator[Finding]:
-    """What the adapters say of themselves, and whether they fit the model."""
-    from .april_gan.adapters import read_adapters
-    from .april_gan.published_adapters import PUBLISHED_FILES, published_path
-    from .components.clip_config import load_config
-
-    cached = {name: published_path(name) for name in PUBLISHED_FILES}
-    for name, path in cached.items():
-        yield Finding(ok=None, subject=f"published: {name}", detail=str(path or "not in the cache"))
-    chosen = chosen_adapters(settings)
-    if chosen is None:
-        detail = "none: the zero-shot map uses CLIP's own projection, which localises poorly"
-        yield Finding(ok=None, subject="adapters", detail=detail, remedy="Give --adapters PATH of trained adapters.")
-        return
-    if chosen in cached and cached[chosen] is None:
-        remedy = "With network: predict once. Without: copy the authors' file to any place and give --adapters PATH."
-        yield Finding(ok=False, subject="adapters", detail=f"{chosen} is not in the cache", remedy=remedy)
-        return
-    file = read_adapters(cached.get(chosen) or chosen)
-    known = [f"{key} {value}" for key, value in asdict(file.metadata).items() if value is not None]
-    yield Finding(ok=None, subject="adapters", detail=f"{file.path}: {', '.join(known) or 'no metadata'}")
-    config = load_config(settings.backbone)
-    file.check_backbone(settings.backbone)
-    file.build(settings.layers, _stage_widths(config["vision_cfg"], settings.layers), config["embed_dim"])
-    detail = f"{settings.backbone}, layers {list(settings.layers)}"
-    yield Finding(ok=True, subject="adapters fit", detail=detail)
-
-
-def _stage_widths(vision: dict[str, Any], layers: Sequence[int]) -> list[int]:
-    """Channels of stages, as in :class:`CLIPTower`, which this does without: it would need the weights."""
-    is_vit = isinstance(vision["layers"], int)
-    return [vision["width"] if is_vit else vision["width"] * 2 ** (layer + 1) for layer in layers]
-
-
 def find_cache() -> Iterator[Finding]:
     """The package's own cache, which saves the text tower's work."""
     from .components.cache import CACHE_VARIABLE, cache_dir
@@ -291,11 +252,15 @@ def judge_prediction(settings: Settings, parts: Sequence[Finding]) -> Iterator[F
     """The verdict: where all parts are there, the model is built from them."""
     from anomalib_aprilgan import AprilGANModel
 
+    from .trained_parts import chosen_adapters
+
     if not is_well(parts):  # building would ask the network for them
         remedy = "Follow the remedies of CLIP weights and adapters."
         yield Finding(ok=False, subject="offline prediction", detail="impossible with these settings", remedy=remedy)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they say is among the findings
-        AprilGANModel(**asdict(replace(settings, adapters=chosen_adapters(settings))))
+        arguments = asdict(replace(settings, adapters=chosen_adapters(settings)))
+        arguments.pop("prompt_weights")  # AnomalyCLIP's
+        AprilGANModel(**arguments)
     yield Finding(ok=True, subject="offline prediction", detail="possible with these settings: the model was built")

@@ -23,7 +23,7 @@ ALLOWED_PARTS = {
     "data": {"components"},
     "detection": {"components", "data"},
     "april_gan": {"components", "data", "detection"},
-    "demo": {"components", "data", "april_gan"},
+    "demo": {"components", "data", "april_gan", "anomaly_clip"},
     "anomaly_clip": {"components", "data", "detection"},
 }
 # Other packages, besides the standard library, that a part may import; parts that are not named may import any.

@@ -18,9 +18,11 @@ import anomalib.models
 import pytest
 from huggingface_hub import constants
 
-from anomalib_aprilgan import AprilGAN, cli, doctor, host
+from anomalib_aprilgan import AnomalyCLIP, AprilGAN, cli, doctor, host
+from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
 from anomalib_aprilgan.cli import main
 from anomalib_aprilgan.components import weights
+from anomalib_aprilgan.components.trained_file import TrainedWith
 from anomalib_aprilgan.doctor import Finding, Settings, examine, is_well, judge_winclip, render
 
 GROUP = "anomalib.models"
@@ -119,7 +121,7 @@ def test_every_ill_line_names_a_remedy(installed, monkeypatch):
 
 
 def test_defaults_are_the_models():
-    parameters = inspect.signature(AprilGAN).parameters
+    parameters = {**inspect.signature(AnomalyCLIP).parameters, **inspect.signature(AprilGAN).parameters}
     for name, parameter in inspect.signature(cli.doctor).parameters.items():
         assert parameter.default == parameters[name].default
     assert (Settings.pretrained, Settings.image_size, Settings.layers) == ("openai", 518, (6, 12, 18, 24))
@@ -227,6 +229,54 @@ def test_adapters_of_another_width(tiny, golden_adapters, tmp_path):
     details = [finding.detail for finding in findings if finding.subject == "adapters"]
     assert details[0] == f"{tmp_path / 'other.pth'}: no metadata"
     assert "the model with layers [1, 2, 3, 4] needs" in details[1]
+
+
+class TestPrompts:
+    """AnomalyCLIP's prompts are told of; they are no obstacle unless they were named."""
+
+    SUBJECT = "AnomalyCLIP's prompts"
+
+    def test_bundled_ones(self):
+        settings = Settings("aprilgan-tiny", "embedded", image_size=224, layers=(2, 4, 6, 8))
+        for name in ("auto", "embedded"):
+            finding = find(change(settings, prompt_weights=name), self.SUBJECT)
+            assert finding.ok
+            assert "embedded/prompts.safetensors: backbone aprilgan-tiny, pretrained embedded" in finding.detail
+            assert "trained_on RenderedProducts/" in finding.detail
+
+    def test_none_belong_to_the_backbone(self, tiny):
+        finding = find(tiny, self.SUBJECT)
+        assert finding.ok is None
+        assert finding.detail == "random: for this backbone there are none"
+        assert "--prompt_weights PATH" in finding.remedy
+
+    @pytest.mark.parametrize(("given", "name", "ok"), [("auto", "mvtec", None), ("visa", "visa", False)])
+    def test_published_ones_that_are_not_here(self, given, name, ok):
+        finding = find(Settings(prompt_weights=given), self.SUBJECT)
+        assert finding.ok is ok
+        assert finding.detail == f"{name} is not in the cache"
+        assert "copy the authors' file" in finding.remedy
+
+    @pytest.mark.parametrize(
+        ("said", "width", "complaint"),
+        [
+            (TrainedWith("ViT-B-16"), 32, "was trained with backbone 'ViT-B-16', the model uses 'ViT-B-32'"),
+            (TrainedWith(), 32, "a backbone whose text tower has width 32"),
+        ],
+    )
+    def test_a_file_that_does_not_fit(self, said, width, complaint, tmp_path):
+        LearnedPrompts(width, 4, 2, 3).save(tmp_path / "prompts.safetensors", said)
+        settings = Settings("ViT-B-32", None, None, 224, (12,), str(tmp_path / "prompts.safetensors"))
+        findings = examine(settings)
+        (finding,) = (finding for finding in findings if finding.subject == self.SUBJECT)
+        assert finding.ok is False
+        assert complaint in finding.detail
+        assert findings[-1].ok  # AprilGAN can predict
+
+    def test_a_file_that_fits(self, tiny, tmp_path):
+        LearnedPrompts(32, 4, 2, 3).save(tmp_path / "prompts.safetensors", TrainedWith(trained_on="Visa"))
+        finding = find(change(tiny, prompt_weights=str(tmp_path / "prompts.safetensors")), self.SUBJECT)
+        assert finding.detail == f"{tmp_path / 'prompts.safetensors'}: trained_on Visa"
 
 
 def test_an_entry_point_is_needed(tiny, installed):

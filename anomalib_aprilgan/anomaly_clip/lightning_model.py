@@ -21,9 +21,10 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
+from anomalib_aprilgan.components.embedded import AUTO, embedded_prompts, prompt_settings_of, settings_of
 from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
-from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps
 from anomalib_aprilgan.detection.export import ONNX_DEFAULTS, ExportedModel, add_metadata, save_torch
 from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
 from anomalib_aprilgan.detection.plain_data import plain_layers
@@ -34,8 +35,6 @@ from .checkpoint import adopt, describe, metadata
 from .published_prompts import are_published_for, choose_for, find_prompts
 from .torch_model import FROM_CHECKPOINT, AnomalyCLIPModel
 
-# Value of ``prompt_weights`` that leaves the choice to us.
-AUTO = "auto"
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "anomaly_clip"
 
@@ -45,16 +44,18 @@ class AnomalyCLIP(AnomalibModule):
 
     Args:
         backbone (str): See :class:`AnomalyCLIPModel`, as all up to ``precision``.
-        pretrained (str | None): Weights of CLIP.
-        image_size (int): Side in pixels of the model's input.
-        layers (Sequence[int]): Blocks whose patch features are compared with the prompts.
-        dpam_layers (int): How many of the last blocks have value-value attention.
-        prompt_length (int): Number of learned vectors before the words.
-        deep_prompt_length (int): Number of learned vectors in between blocks of the text tower.
-        deep_prompt_depth (int): Number of blocks of the text tower with learned vectors.
+        pretrained (str | None): Weights of CLIP. Defaults to ``auto``: ``openai``, or ``embedded`` for the backbone
+            ``aprilgan-tiny``.
+        image_size (int | None): Side in pixels of the model's input. Defaults to the paper's 518, or what suits
+            ``aprilgan-tiny``, as the next five.
+        layers (Sequence[int] | None): Blocks whose patch features are compared with the prompts.
+        dpam_layers (int | None): How many of the last blocks have value-value attention.
+        prompt_length (int | None): Number of learned vectors before the words.
+        deep_prompt_length (int | None): Number of learned vectors in between blocks of the text tower.
+        deep_prompt_depth (int | None): Number of blocks of the text tower with learned vectors.
         prompt_weights (str | Path | None): Learned prompts, see :class:`AnomalyCLIPModel`. Defaults to ``auto``: with
-            the paper's backbone those of the authors that were not trained on the dataset under test, else random
-            ones, and a warning.
+            the paper's backbone those of the authors that were not trained on the dataset under test, with
+            ``aprilgan-tiny`` the bundled ones, else random ones, and a warning.
         sigma (float): Standard deviation in pixels of the Gaussian that smooths the map.
         precision (str): Of the frozen image tower.
         pre_processor (nn.Module | bool): Pre-processor, or whether to use the default.
@@ -72,13 +73,13 @@ class AnomalyCLIP(AnomalibModule):
     def __init__(
         self,
         backbone: str = "ViT-L-14-336",
-        pretrained: str | None = "openai",
-        image_size: int = 518,
-        layers: Sequence[int] = (24,),
-        dpam_layers: int = 19,
-        prompt_length: int = 12,
-        deep_prompt_length: int = 4,
-        deep_prompt_depth: int = 9,
+        pretrained: str | None = AUTO,
+        image_size: int | None = None,
+        layers: Sequence[int] | None = None,
+        dpam_layers: int | None = None,
+        prompt_length: int | None = None,
+        deep_prompt_length: int | None = None,
+        deep_prompt_depth: int | None = None,
         prompt_weights: str | Path | None = AUTO,
         sigma: float = 4.0,
         precision: str = "fp32",
@@ -88,27 +89,23 @@ class AnomalyCLIP(AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
+        pretrained = settings_of(backbone).pretrained if pretrained == AUTO else pretrained
+        settings = prompt_settings_of(backbone).unless_given(
+            image_size, layers, dpam_layers, prompt_length, deep_prompt_length, deep_prompt_depth
+        )
+        image_size, layers, dpam_layers, prompt_length, deep_prompt_length, deep_prompt_depth = settings
         layers = plain_layers(layers, "layers")
         prompt_weights = None if prompt_weights is None else str(prompt_weights)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((image_size, image_size))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        lengths = (prompt_length, deep_prompt_length, deep_prompt_depth)
         # Which of the authors' prompts is settled when the data are known; a checkpoint may bring others before.
-        self.chooses_prompts = prompt_weights == AUTO and are_published_for(backbone, pretrained, lengths)
-        unless_given = FROM_CHECKPOINT if self.chooses_prompts else None
+        self.chooses_prompts = prompt_weights == AUTO and are_published_for(backbone, pretrained, settings.lengths)
+        if prompt_weights == AUTO:
+            bundled = embedded_prompts(backbone, pretrained, settings.lengths)
+            prompt_weights = FROM_CHECKPOINT if self.chooses_prompts else bundled
         self.model = AnomalyCLIPModel(
-            backbone=backbone,
-            pretrained=pretrained,
-            image_size=image_size,
-            layers=layers,
-            dpam_layers=dpam_layers,
-            prompt_length=prompt_length,
-            deep_prompt_length=deep_prompt_length,
-            deep_prompt_depth=deep_prompt_depth,
-            prompt_weights=unless_given if prompt_weights == AUTO else prompt_weights,
-            sigma=sigma,
-            precision=precision,
+            backbone, pretrained, *settings, prompt_weights=prompt_weights, sigma=sigma, precision=precision
         )
         self._is_restored = False
 
@@ -144,6 +141,12 @@ class AnomalyCLIP(AnomalibModule):
         """Mark results of prompts that have seen the data under test."""
         if find_leaks(self.model.trained_on, self._trainer):
             self.log(leak_mark("prompts"), 1.0)
+
+    def on_test_end(self) -> None:
+        """Tell where the heat maps are."""
+        tell_of_heat_maps(self.visualizer)
+
+    on_predict_end = on_test_end
 
     # Thresholds are fitted to what the model says in validation, exactly as in the test.
     validation_step = AnomalibModule.test_step

@@ -19,6 +19,7 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch import Callback
 from torch import nn
 
+from anomalib_aprilgan.components.embedded import AUTO, prompt_settings_of, settings_of
 from anomalib_aprilgan.components.trained_file import TrainedWith
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
@@ -47,15 +48,16 @@ class AnomalyCLIPPrompts(AnomalibModule):
 
     Args:
         backbone (str): See :class:`AnomalyCLIPModel`, as all up to ``precision``.
-        pretrained (str | None): Weights of CLIP.
-        image_size (int): Side in pixels of the model's input.
-        layers (Sequence[int]): Blocks whose patch features the prompts learn from.
-        dpam_layers (int): How many of the last blocks have value-value attention.
-        prompt_length (int): Number of learned vectors before the words.
-        deep_prompt_length (int): Number of learned vectors in between blocks of the text tower.
-        deep_prompt_depth (int): Number of blocks of the text tower with learned vectors.
-        start_from (str | Path | None): File of prompts to start from, or ``mvtec`` or ``visa`` for the authors' own;
-            None starts from random ones.
+        pretrained (str | None): Weights of CLIP. Defaults as in :class:`AnomalyCLIP`, as all up to
+            ``deep_prompt_depth``.
+        image_size (int | None): Side in pixels of the model's input.
+        layers (Sequence[int] | None): Blocks whose patch features the prompts learn from.
+        dpam_layers (int | None): How many of the last blocks have value-value attention.
+        prompt_length (int | None): Number of learned vectors before the words.
+        deep_prompt_length (int | None): Number of learned vectors in between blocks of the text tower.
+        deep_prompt_depth (int | None): Number of blocks of the text tower with learned vectors.
+        start_from (str | Path | None): File of prompts to start from, ``mvtec`` or ``visa`` for the authors' own, or
+            ``embedded`` for those of ``aprilgan-tiny``; None starts from random ones.
         sigma (float): Standard deviation in pixels of the Gaussian that smooths maps in validation and test.
         precision (str): Of the frozen image tower; the prompts train in float32 whatever the trainer's precision.
         image_loss_only (bool): Learn from labels alone, without masks.
@@ -83,13 +85,13 @@ class AnomalyCLIPPrompts(AnomalibModule):
     def __init__(
         self,
         backbone: str = "ViT-L-14-336",
-        pretrained: str | None = "openai",
-        image_size: int = 518,
-        layers: Sequence[int] = (24,),
-        dpam_layers: int = 19,
-        prompt_length: int = 12,
-        deep_prompt_length: int = 4,
-        deep_prompt_depth: int = 9,
+        pretrained: str | None = AUTO,
+        image_size: int | None = None,
+        layers: Sequence[int] | None = None,
+        dpam_layers: int | None = None,
+        prompt_length: int | None = None,
+        deep_prompt_length: int | None = None,
+        deep_prompt_depth: int | None = None,
         start_from: str | Path | None = None,
         sigma: float = 4.0,
         precision: str = "fp32",
@@ -104,6 +106,11 @@ class AnomalyCLIPPrompts(AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
+        pretrained = settings_of(backbone).pretrained if pretrained == AUTO else pretrained
+        settings = prompt_settings_of(backbone).unless_given(
+            image_size, layers, dpam_layers, prompt_length, deep_prompt_length, deep_prompt_depth
+        )
+        image_size, layers, dpam_layers, prompt_length, deep_prompt_length, deep_prompt_depth = settings
         layers, betas = plain_layers(layers, "layers"), list(betas)
         if len(betas) != 2:
             msg = f"betas={betas} must be two numbers, such as [0.5, 0.999]."
@@ -113,14 +120,9 @@ class AnomalyCLIPPrompts(AnomalibModule):
             pre_processor = CLIPPreProcessor(image_size)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model = AnomalyCLIPModel(
-            backbone=backbone,
-            pretrained=pretrained,
-            image_size=image_size,
-            layers=layers,
-            dpam_layers=dpam_layers,
-            prompt_length=prompt_length,
-            deep_prompt_length=deep_prompt_length,
-            deep_prompt_depth=deep_prompt_depth,
+            backbone,
+            pretrained,
+            *settings,
             prompt_weights=start_from or FROM_CHECKPOINT,
             sigma=sigma,
             precision=precision,

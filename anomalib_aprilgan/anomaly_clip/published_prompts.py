@@ -1,12 +1,13 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The prompts that the paper's authors published, by name."""
+"""Prompts by name: those that the paper's authors published, and the bundled ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib_aprilgan.components.dataset_names import trained_on_same
+from anomalib_aprilgan.components.embedded import FOLDER, PRETRAINED, PROMPTS_FILE
 from anomalib_aprilgan.components.published_files import PublishedFile
 
 from .learned_prompts import PUBLISHED, PromptFile, read_prompts
@@ -52,10 +53,11 @@ def are_published_for(backbone: str, pretrained: str | None, lengths: Sequence[i
 
 
 def find_prompts(prompt_weights: str | Path) -> PromptFile:
-    """Read prompts by the name of published ones, or from a file.
+    """Read prompts by their name, or from a file.
 
     Args:
-        prompt_weights (str | Path): ``mvtec``, ``visa``, or the path of a file.
+        prompt_weights (str | Path): ``mvtec``, ``visa``, ``embedded`` for those of the embedded small CLIP, or the path
+            of a file.
 
     Returns:
         PromptFile: Prompts and metadata.
@@ -65,5 +67,7 @@ def find_prompts(prompt_weights: str | Path) -> PromptFile:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no prompts.
     """
+    if prompt_weights == PRETRAINED:
+        return read_prompts(FOLDER / PROMPTS_FILE)
     file = PUBLISHED_FILES.get(str(prompt_weights))
     return read_prompts(prompt_weights if file is None else file.fetch())

@@ -62,7 +62,8 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
         deep_prompt_length (int): Number of learned vectors in between blocks of the text tower.
         deep_prompt_depth (int): Number of blocks of the text tower with learned vectors; 1 has no deep prompts.
         prompt_weights (str | Path | None): File of learned prompts; ``mvtec`` or ``visa`` for the authors' own, trained
-            on that data; ``checkpoint`` if they come with a state dict to be loaded; None takes random ones and warns.
+            on that data; ``embedded`` for those of ``aprilgan-tiny``; ``checkpoint`` if they come with a state dict to
+            be loaded; None takes random ones and warns.
         sigma (float): Standard deviation in pixels of the Gaussian that smooths the map; 0 leaves it out.
         precision (str): Of the frozen image tower: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what this machine
             calculates natively.

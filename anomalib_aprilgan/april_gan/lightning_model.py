@@ -22,7 +22,7 @@ from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
-from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first
+from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps
 from anomalib_aprilgan.detection.export import ONNX_DEFAULTS, ExportedModel, add_metadata, save_torch
 from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
 from anomalib_aprilgan.detection.plain_data import plain_layers, plain_paths, plain_prompts
@@ -180,9 +180,7 @@ class AprilGAN(AnomalibModule):
 
     def on_test_end(self) -> None:
         """Tell where the heat maps are."""
-        folder = getattr(self.visualizer, "output_dir", None)  # known after the first batch
-        if folder is not None:
-            logger.info("Heat maps are in %s", folder)
+        tell_of_heat_maps(self.visualizer)
 
     on_predict_end = on_test_end
 

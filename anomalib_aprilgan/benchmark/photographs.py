@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""AprilGAN, zero- and few-shot, beside Patchcore on the same references, on images that this project did not render.
+"""AprilGAN, AnomalyCLIP, and Patchcore on the same references, on images that this project did not render.
 
 ``python -m anomalib_aprilgan.benchmark.photographs ROOT --output report.md`` reads the sets that
 ``python -m anomalib_aprilgan.data.photographs ROOT`` writes. A row is a set, a method and a number k of references; it
@@ -23,7 +23,7 @@ from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from anomalib_aprilgan.anomaly_clip import AnomalyCLIP
 from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.components.embedded import AUTO
 from anomalib_aprilgan.data.photographs import PhotographSet
@@ -48,6 +49,7 @@ from anomalib_aprilgan.data.references import draw_references, list_normal_train
 logger = logging.getLogger(__name__)
 Array: TypeAlias = npt.NDArray[Any]
 ModelFactory: TypeAlias = Callable[[str, int], AnomalibModule]  # class name, number of references
+MethodName: TypeAlias = Literal["AprilGAN", "AnomalyCLIP", "Patchcore"]
 
 CLASS_NAMES = {"solar_cells": "solar cell", "textile_local": "textile", "textile_global": "textile"}
 ORIGINS = {
@@ -84,32 +86,38 @@ def report_photographs(
     image_size: int | None = None,
     layers: Sequence[int] | None = None,
     adapters: str | None = AUTO,
+    prompt_weights: str | None = AUTO,
+    methods: Sequence[MethodName] = ("AprilGAN", "Patchcore"),
     shots: Sequence[int] = (0, 1, 4),
     seeds: int = 3,
     part: float = 1.0,
     sets: Sequence[PhotographSet] = ("solar_cells", "textile_local", "textile_global"),
     output: Path | None = None,
 ) -> str:
-    """Markdown report of AprilGAN and Patchcore, measured on image sets.
+    """Markdown report of detectors, measured on image sets.
 
     Args:
         root: The folder that holds one folder per set.
-        backbone: Of AprilGAN, as all up to ``adapters``; what is not given follows from it.
+        backbone: Of AprilGAN and AnomalyCLIP, as the next two; what is not given follows from it.
         pretrained: Weights of CLIP.
-        image_size: Side in pixels of AprilGAN's input.
-        layers: Stages compared with text and references.
-        adapters: File of trained adapters.
-        shots: Numbers of references; 0 is for AprilGAN only.
+        image_size: Side in pixels of the input.
+        layers: AprilGAN's stages, compared with text and references.
+        adapters: AprilGAN's file of trained adapters.
+        prompt_weights: AnomalyCLIP's file of learned prompts.
+        methods: What to compare.
+        shots: Numbers of references; Patchcore needs some, AnomalyCLIP takes none.
         seeds: How many draws of references: seeds 0, 1, ...
         part: Share of the test images of each class that are judged, drawn with seed 0.
         sets: The sets to measure on.
         output: File that receives the report, row by row as they come.
     """
     arguments: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
-    methods, notes = _methods(arguments | {"layers": layers, "adapters": adapters})
+    parts: dict[str, dict[str, Any]]
+    parts = {"AprilGAN": {"layers": layers, "adapters": adapters}, "AnomalyCLIP": {"prompt_weights": prompt_weights}}
+    built, notes = _methods({name: {**arguments, **parts.get(name, {})} for name in methods})
     report = ""
     introduction = _introduction(root, sets, part, notes)
-    for line in chain([introduction], _measure_rows(root, sets, part, methods, shots, seeds)):
+    for line in chain([introduction], _measure_rows(root, sets, part, built, shots, seeds)):
         logger.info(line)
         report += f"{line}\n"
         if output is not None:
@@ -117,22 +125,28 @@ def report_photographs(
     return report
 
 
-def _methods(arguments: Mapping[str, Any]) -> tuple[dict[str, ModelFactory], list[str]]:
-    """What is compared, AprilGAN with these arguments, and what readers must know of it."""
-    given = [f"{name} {value}" for name, value in arguments.items() if value is not None and value != AUTO]
-    notes = [f"AprilGAN: {', '.join(given)}; all else as the backbone has it."]
-    methods: dict[str, ModelFactory] = {"AprilGAN": partial(AprilGAN, **arguments, **SCORES_ONLY)}
-    try:
-        methods["Patchcore"] = partial(_patchcore, find_patchcore_weights())
-        notes.append(PATCHCORE_NOTE)
-    except ModuleNotFoundError as error:
-        notes.append(f"Patchcore was left out. {error}")
+def _methods(arguments: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, ModelFactory], list[str]]:
+    """What is compared, by name, with their arguments, and what readers must know of it."""
+    methods: dict[str, ModelFactory] = {}
+    notes = []
+    for name, wanted in arguments.items():
+        given = [f"{key} {value}" for key, value in wanted.items() if value is not None and value != AUTO]
+        if name == "Patchcore":
+            try:
+                methods[name] = partial(_patchcore, find_patchcore_weights())
+                notes.append(PATCHCORE_NOTE)
+            except ModuleNotFoundError as error:
+                notes.append(f"Patchcore was left out. {error}")
+        else:
+            build = {"AprilGAN": _april_gan, "AnomalyCLIP": _anomaly_clip}[name]
+            methods[name] = partial(build, wanted)
+            notes.append(f"{name}: {', '.join(given)}; all else as the backbone has it.")
     return methods, notes
 
 
 def _introduction(root: Path, sets: Sequence[str], part: float, notes: Sequence[str]) -> str:
     """What readers of the table must know, and the table's head."""
-    lines = ["# AprilGAN and Patchcore on images that this project did not render", ""]
+    lines = ["# Images that this project did not render", ""]
     for name in sets:
         labels = open_folder(root / name, k_shot=0, seed=0, part=part).test_data.samples.label_index
         counts = f"{(labels == 0).sum()} normal and {labels.sum()} defective test images"
@@ -147,8 +161,8 @@ def _measure_rows(
     root: Path, sets: Sequence[str], part: float, methods: Mapping[str, ModelFactory], shots: Sequence[int], seeds: int
 ) -> Iterator[str]:
     for name, k_shot, (method, build) in product(sets, shots, methods.items()):
-        if k_shot == 0 and method == "Patchcore":
-            continue  # it has nothing to compare with
+        if (method, k_shot > 0) in {("Patchcore", False), ("AnomalyCLIP", True)}:
+            continue  # the one has nothing to compare with, the other no use for references
         draws = range(seeds if k_shot else 1)
         folders = [open_folder(root / name, k_shot, seed, part) for seed in draws]
         started = time.perf_counter()
@@ -195,6 +209,16 @@ def open_folder(folder: Path, k_shot: int, seed: int, part: float) -> Folder:
     chosen = datamodule.test_data.samples.groupby("label_index").sample(frac=part, random_state=0).index
     datamodule.test_data.subsample(chosen.tolist(), inplace=True)
     return datamodule
+
+
+def _april_gan(arguments: Mapping[str, Any], class_name: str, k_shot: int) -> AprilGAN:
+    return AprilGAN(class_name, k_shot, **arguments, **SCORES_ONLY)
+
+
+def _anomaly_clip(arguments: Mapping[str, Any], class_name: str, k_shot: int) -> AnomalyCLIP:
+    """AnomalyCLIP, which needs neither class name nor references."""
+    del class_name, k_shot
+    return AnomalyCLIP(**arguments, **SCORES_ONLY)
 
 
 def _patchcore(weights: Path, class_name: str, k_shot: int) -> Patchcore:

@@ -22,6 +22,8 @@ Shots: TypeAlias = int | Literal["full"]
 FULL = "full"
 # Short names for what anomalib does not have, or not fit for comparisons.
 OUR_NAMES = {
+    "CLIP": "anomalib_aprilgan.benchmark.plain_clip.clip",
+    "CLIP-AC": "anomalib_aprilgan.benchmark.plain_clip.clip_ac",
     "Padim": "anomalib_aprilgan.benchmark.padim.BenchmarkPadim",
     "RenderedProducts": "anomalib_aprilgan.demo.RenderedProducts",
     "WinClip": "anomalib_aprilgan.benchmark.winclip.BenchmarkWinClip",
@@ -38,7 +40,7 @@ class Method:
         shots (list[Shots] | None): Those to run instead of the benchmark's.
         trainer (dict[str, Any]): Arguments of anomalib's engine, such as ``max_epochs``. Without
             ``limit_val_batches`` there is no validation: nothing can be fitted to a split that equals the test's.
-        published_as (str | None): The method's name in the paper's tables, if these are its settings there.
+        published_as (str | None): The method's name among the published figures, if these are its settings there.
     """
 
     class_path: str

@@ -1,14 +1,17 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The figures that the paper prints in its Tables 3 and 4 (arXiv 2305.17382)."""
+"""Published figures: of the paper's Tables 3 and 4 (arXiv 2305.17382), and of AnomalyCLIP's authors' logs.
+
+The logs lie beside the published prompts in github.com/zqhang/AnomalyCLIP, commit 45ed4dd.
+"""
 
 import csv
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-TABLES = Path(__file__).parent / "paper_tables.csv"
+TABLES = [Path(__file__).parent / name for name in ("paper_tables.csv", "anomaly_clip_logs.csv")]
 # The paper's means are over all categories of a dataset.
 CATEGORIES = {"mvtec": 15, "visa": 12}
 
@@ -22,8 +25,7 @@ class Figure(NamedTuple):
 
 @cache
 def _figures() -> dict[tuple[str, str, str, str], Figure]:
-    with TABLES.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row for table in TABLES for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]
     return {
         (row["dataset"], row["setting"], row["method"], row["metric"]): Figure(
             float(row["mean_percent"]), float(row["std_percent"]) if row["std_percent"] else None
@@ -33,12 +35,12 @@ def _figures() -> dict[tuple[str, str, str, str], Figure]:
 
 
 def published_figure(dataset: str | None, setting: str, method: str | None, metric: str) -> Figure | None:
-    """What the paper prints, or None where it prints nothing.
+    """What was published, or None where nothing was.
 
     Args:
         dataset: ``mvtec`` or ``visa``.
         setting: ``zero-shot``, ``1-shot``, ``2-shot`` or ``4-shot``.
-        method: As the paper names it.
+        method: As its authors name it.
         metric: A column of the paper's tables.
 
     Example:
@@ -49,7 +51,7 @@ def published_figure(dataset: str | None, setting: str, method: str | None, metr
 
 
 def check_published_names(dataset: str | None, method: str | None) -> None:
-    """Refuse names that the paper's tables do not have.
+    """Refuse names that the tables do not have.
 
     Raises:
         ValueError: If there is one; it lists those that there are.
@@ -57,5 +59,6 @@ def check_published_names(dataset: str | None, method: str | None) -> None:
     for position, name in ((0, dataset), (2, method)):
         known = sorted({key[position] for key in _figures()})
         if name is not None and name not in known:
-            msg = f"published_as={name!r} is not in the paper's tables. Choose of {', '.join(known)}, or leave it out."
+            remedy = f"Choose of {', '.join(known)}, or leave it out."
+            msg = f"published_as={name!r} is not among the published figures. {remedy}"
             raise ValueError(msg)

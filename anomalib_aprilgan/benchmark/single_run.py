@@ -75,6 +75,9 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
     if run.shots == 0 and model.learning_type is LearningType.ONE_CLASS:
         msg = f"{run.method_name} learns from normal images, so 0 is not among its shots. Give it shots of its own."
         raise ValueError(msg)
+    if model.learning_type is LearningType.ZERO_SHOT and getattr(model, "k_shot", 0) != run.shots:
+        msg = f"{run.method_name} judges without references, so {run.shots} is not among its shots. Give it shots: [0]."
+        raise ValueError(msg)
     reset_peaks()
     collector = VerdictCollector()
     prepared_in = _test(run, model, datamodule, collector, settings)

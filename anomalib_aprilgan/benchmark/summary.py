@@ -106,7 +106,7 @@ def _cell(mean: float, deviation: float | None) -> str:
 
 
 def comparison_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
-    """Rows in the form of the paper's tables, below each the paper's own figures and the difference, if it has some."""
+    """Rows in the form of the paper's tables, below each the published figures and the difference, if it has some."""
     for group in groups:
         run = group.first
         for protocol in group.protocols:
@@ -117,7 +117,8 @@ def comparison_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
         by_seed = group.by_seed(group.protocols[-1])  # the paper's protocol where there is one
         if figures and len(by_seed):
             printed = [_cell(figure.mean, figure.std) if figure else "-" for figure in figures.values()]
-            yield [group.setting, f"{run.method.published_as}, as printed in the paper", PAPER, "5", *printed]
+            seeds = "5" if any(figure and figure.std is not None for figure in figures.values()) else "1"
+            yield [group.setting, f"{run.method.published_as}, as published", PAPER, seeds, *printed]
             means = by_seed.mean(skipna=False)
             gaps = [means[column] - figure.mean if figure else None for column, figure in figures.items()]
             differences = ["-" if gap is None or pd.isna(gap) else f"{gap:+.1f}" for gap in gaps]

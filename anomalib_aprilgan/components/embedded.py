@@ -9,16 +9,18 @@ It is for trying out, tests and teaching; ``embedded/MODEL_CARD.md`` has data, t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 BACKBONE = "aprilgan-tiny"
 PRETRAINED = "embedded"
-# Value of ``pretrained`` and ``adapters`` that leaves the choice to the backbone.
+# Value of ``pretrained``, ``adapters`` and ``prompt_weights`` that leaves the choice to the backbone.
 AUTO = "auto"
 
 FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ADAPTERS_FILE = "adapters.safetensors"
+PROMPTS_FILE = "prompts.safetensors"
 IMAGE_SIZE = 128
 LAYERS = (3, 4, 5, 6)
 
@@ -38,8 +40,41 @@ class RunSettings:
     layers: tuple[int, ...]
 
 
+class PromptSettings(NamedTuple):
+    """How AnomalyCLIP runs a backbone, in the order of its arguments.
+
+    Attributes:
+        image_size (int): Side in pixels of the model's input.
+        layers (Sequence[int]): Stages compared with the prompts.
+        dpam_layers (int): How many of the last blocks have value-value attention.
+        prompt_length (int): Number of learned vectors before the words.
+        deep_prompt_length (int): Number of learned vectors in between blocks of the text tower.
+        deep_prompt_depth (int): Number of blocks of the text tower with learned vectors.
+    """
+
+    image_size: int
+    layers: Sequence[int]
+    dpam_layers: int
+    prompt_length: int
+    deep_prompt_length: int
+    deep_prompt_depth: int
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """What settles the shapes of the prompts."""
+        return self.prompt_length, self.deep_prompt_length, self.deep_prompt_depth
+
+    def unless_given(self, *given: Any) -> "PromptSettings":  # ruff: ignore[any-type] - one of each field's type, or None
+        """These settings, but for those of the user's that are not None, in the same order."""
+        chosen: list[Any] = [own if said is None else said for own, said in zip(self, given, strict=True)]
+        return PromptSettings(*chosen)
+
+
 PAPER = RunSettings("openai", 518, (6, 12, 18, 24))
 EMBEDDED = RunSettings(PRETRAINED, IMAGE_SIZE, LAYERS)
+# Of AnomalyCLIP's paper, section 4.1; ours were chosen by cross-validation among the categories that they train on.
+PAPER_PROMPTS = PromptSettings(518, (24,), 19, 12, 4, 9)
+EMBEDDED_PROMPTS = PromptSettings(IMAGE_SIZE, (5, 6), 3, 12, 4, 3)
 
 
 def settings_of(backbone: str) -> RunSettings:
@@ -71,3 +106,34 @@ def embedded_adapters(backbone: str, pretrained: str | None, layers: Sequence[in
     """
     fits = (backbone, pretrained, tuple(layers)) == (BACKBONE, PRETRAINED, LAYERS)
     return FOLDER / ADAPTERS_FILE if fits else None
+
+
+def prompt_settings_of(backbone: str) -> PromptSettings:
+    """Settings of AnomalyCLIP that belong to a backbone: the embedded one's own, the paper's for all others.
+
+    Args:
+        backbone (str): Name of an architecture, or path of a config.
+
+    Returns:
+        PromptSettings: What to use where nothing else is said.
+
+    Example:
+        >>> prompt_settings_of("aprilgan-tiny").image_size, prompt_settings_of("ViT-L-14-336").lengths
+        (224, (12, 4, 9))
+    """
+    return EMBEDDED_PROMPTS if backbone == BACKBONE else PAPER_PROMPTS
+
+
+def embedded_prompts(backbone: str, pretrained: str | None, lengths: Sequence[int]) -> Path | None:
+    """The bundled prompts of AnomalyCLIP, if they belong to this model.
+
+    Args:
+        backbone (str): Name of the architecture.
+        pretrained (str | None): Weights.
+        lengths (Sequence[int]): ``prompt_length``, ``deep_prompt_length`` and ``deep_prompt_depth``.
+
+    Returns:
+        Path | None: Their file, or None.
+    """
+    fits = (backbone, pretrained, tuple(lengths)) == (BACKBONE, PRETRAINED, EMBEDDED_PROMPTS.lengths)
+    return FOLDER / PROMPTS_FILE if fits else None

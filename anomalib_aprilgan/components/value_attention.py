@@ -19,34 +19,46 @@ def value_streams(blocks: nn.ModuleList, tokens: torch.Tensor) -> Iterator[tuple
     """Run transformer blocks of open_clip one by one, with a second stream beside the usual one.
 
     Both begin as the first block's input. To the second each block adds the value-value attention of the *usual*
-    stream, and no MLP; it never flows back.
+    stream, and no MLP; it never flows back. So of the usual stream nobody reads more than the class token after the
+    last block, and no more is calculated there.
 
     Args:
         blocks (nn.ModuleList): The last of ``transformer.resblocks`` of an image tower.
         tokens (torch.Tensor): Input of the first of them, (N, T, W).
 
     Yields:
-        tuple[torch.Tensor, torch.Tensor]: After each block the usual stream and the second one, each (N, T, W).
+        tuple[torch.Tensor, torch.Tensor]: After each block the usual stream, (N, T, W), or (N, 1, W) after the last
+            one, and the second stream, (N, T, W).
     """
     stream = values = tokens
-    for block in blocks:
-        attended, values_attended = _attend_twice(block, stream)
+    for number, block in enumerate(blocks, start=1):
+        needed = 1 if number == len(blocks) else tokens.shape[1]
+        attended, values_attended = _attend_twice(block, stream, needed)
         values = values + values_attended
-        stream = stream + attended
+        stream = stream[:, :needed] + attended
         stream = stream + block.ls_2(block.mlp(block.ln_2(stream)))  # type: ignore[operator]
         yield stream, values
 
 
-def _attend_twice(block: Any, stream: torch.Tensor) -> tuple[torch.Tensor, ...]:  # ruff: ignore[any-type] - open_clip is untyped
-    """What the block's usual attention adds, and its value-value attention: projections are shared, (N, T, W) each."""
+def _attend_twice(block: Any, stream: torch.Tensor, needed: int) -> tuple[torch.Tensor, torch.Tensor]:  # ruff: ignore[any-type] - open_clip is untyped
+    """What the usual attention adds to the first tokens, and the value-value attention to all; projections are shared.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: (N, needed, W) and (N, T, W).
+    """
     attention: nn.MultiheadAttention = block.attn
     projected = functional.linear(block.ln_1(stream), attention.in_proj_weight, attention.in_proj_bias)  # (N, T, 3*W)
     by_head = projected.unflatten(2, (3, attention.num_heads, attention.head_dim))  # (N, T, 3, H, W/H)
-    query, key, value = by_head.permute(2, 0, 3, 1, 4).unbind()  # (N, H, T, W/H) each
-    usual = functional.scaled_dot_product_attention(query, key, value)
+    # Attention on CPUs is the faster for it by more than the copy costs.
+    query, key, value = by_head.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (N, H, T, W/H) each
+    usual = functional.scaled_dot_product_attention(query[:, :, :needed], key, value)
     among_values = functional.scaled_dot_product_attention(value, value, value)
-    both = torch.stack([usual, among_values]).transpose(2, 3).flatten(3)  # (2, N, T, W)
-    return tuple(block.ls_1(attention.out_proj(both)).unbind())
+
+    def put_together(heads: torch.Tensor) -> torch.Tensor:
+        added: torch.Tensor = block.ls_1(attention.out_proj(heads.transpose(1, 2).flatten(2)))  # (N, ., W)
+        return added
+
+    return put_together(usual), put_together(among_values)
 
 
 def check_value_blocks(blocks: nn.ModuleList, number: int) -> int:

@@ -3,8 +3,9 @@
 
 """Make the embedded small CLIP and its adapters from nothing: ``python -m anomalib_aprilgan.demo.train FOLDER``.
 
-First the pictures are drawn, then CLIP and adapters trained: a good hour on two CPU cores. Started again with the same
-folder, it goes on where it was stopped. The folder then holds what lies in ``anomalib_aprilgan/embedded``.
+First the pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: a good hour on two CPU cores.
+Started again with the same folder, it goes on where it was stopped. The folder then holds what lies in
+``anomalib_aprilgan/embedded``.
 """
 
 import sys
@@ -19,15 +20,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from torch.utils.data import DataLoader, Subset
 
+from anomalib_aprilgan.anomaly_clip import AnomalyCLIPPrompts
+from anomalib_aprilgan.anomaly_clip.learned_prompts import read_prompts
 from anomalib_aprilgan.april_gan import AprilGANAdapters
 from anomalib_aprilgan.april_gan.adapters import read_adapters
 from anomalib_aprilgan.components.embedded import (
     ADAPTERS_FILE,
     BACKBONE,
     CONFIG_FILE,
+    EMBEDDED_PROMPTS,
     IMAGE_SIZE,
     LAYERS,
     PRETRAINED,
+    PROMPTS_FILE,
     WEIGHTS_FILE,
 )
 from anomalib_aprilgan.components.trained_file import write_trained
@@ -45,6 +50,7 @@ POOL_PAIRS, POOL_SIZE = 30_000, 128  # pictures of the CLIP's training: pairs, a
 PROCESSES = 2  # of one thread each: on matrices this small they do nearly twice the work of one with two threads
 ADAPTER_LINES = 4  # product lines of each category that the adapters are trained on
 ADAPTER_EPOCHS = 4
+PROMPT_EPOCHS = 3
 
 
 class EpochByEpoch(LightningDataModule):
@@ -119,6 +125,22 @@ def train_adapters(folder: Path, lines: int, epochs: int) -> None:
         lines (int): Product lines of each category.
         epochs (int): Epochs of adapter training.
     """
+    model = AprilGANAdapters(
+        backbone=str(folder / CONFIG_FILE),
+        pretrained=str(folder / WEIGHTS_FILE),
+        image_size=IMAGE_SIZE,
+        layers=LAYERS,
+    )
+    data = adapter_data(folder, lines)
+    Engine(default_root_dir=folder / "adapters", max_epochs=epochs, logger=False).fit(model, data)
+    trained = read_adapters(str(model.adapters_path))
+    # They belong to the CLIP under the name that the package gives it, not to files in this folder.
+    belonging = replace(trained.metadata, backbone=BACKBONE, pretrained=PRETRAINED)
+    write_trained(folder / ADAPTERS_FILE, trained.weights, belonging)
+
+
+def adapter_data(folder: Path, lines: int) -> AuxiliaryData:
+    """The categories that neither the CLIP nor its figures have, some product lines of each."""
     sources = [
         {
             "class_path": "anomalib_aprilgan.demo.RenderedProducts",
@@ -127,18 +149,26 @@ def train_adapters(folder: Path, lines: int, epochs: int) -> None:
         for category in ADAPTER_TRAINING
         for line in range(1, lines + 1)
     ]
-    model = AprilGANAdapters(
-        backbone=str(folder / CONFIG_FILE),
-        pretrained=str(folder / WEIGHTS_FILE),
-        image_size=IMAGE_SIZE,
-        layers=LAYERS,
+    return AuxiliaryData(sources=sources, image_size=IMAGE_SIZE, num_workers=0)
+
+
+def train_prompts(folder: Path, lines: int, epochs: int, seed: int) -> None:
+    """Train AnomalyCLIP's prompts for the CLIP in the same folder, on what the adapters are trained on.
+
+    Args:
+        folder (Path): Where config and weights are, and for the prompts.
+        lines (int): Product lines of each category.
+        epochs (int): Epochs of prompt training.
+        seed (int): Settles the prompts' start.
+    """
+    seed_everything(seed)
+    model = AnomalyCLIPPrompts(
+        str(folder / CONFIG_FILE), str(folder / WEIGHTS_FILE), *EMBEDDED_PROMPTS, visualizer=False
     )
-    data = AuxiliaryData(sources=sources, image_size=IMAGE_SIZE, num_workers=0)
-    Engine(default_root_dir=folder / "adapters", max_epochs=epochs, logger=False).fit(model, data)
-    trained = read_adapters(str(model.adapters_path))
-    # They belong to the CLIP under the name that the package gives it, not to files in this folder.
-    belonging = replace(trained.metadata, backbone=BACKBONE, pretrained=PRETRAINED)
-    write_trained(folder / ADAPTERS_FILE, trained.weights, belonging)
+    Engine(default_root_dir=folder / "prompts", max_epochs=epochs, logger=False).fit(model, adapter_data(folder, lines))
+    trained = read_prompts(str(model.prompts_path))
+    belonging = replace(trained.trained_with, backbone=BACKBONE, pretrained=PRETRAINED)  # as of the adapters
+    write_trained(folder / PROMPTS_FILE, trained.weights, belonging)
 
 
 def train(
@@ -148,25 +178,28 @@ def train(
     pairs: int = 32,
     adapter_lines: int = ADAPTER_LINES,
     adapter_epochs: int = ADAPTER_EPOCHS,
+    prompt_epochs: int = PROMPT_EPOCHS,
     seed: int = 0,
     processes: int = PROCESSES,
 ) -> None:
-    """Make config, weights and adapters of the embedded small CLIP.
+    """Make config, weights, adapters and prompts of the embedded small CLIP.
 
     Args:
         folder: For the results, and to go on after a stop.
         schedule: Epochs of 100 steps at each size of the pictures in pixels.
         pool_pairs: Pairs of a good and a defective part to draw.
         pairs: Pairs in a batch.
-        adapter_lines: Product lines of each category that the adapters learn from.
+        adapter_lines: Product lines of each category that adapters and prompts learn from.
         adapter_epochs: Epochs of adapter training.
+        prompt_epochs: Epochs of prompt training.
         seed: Settles everything.
         processes: For drawing, and for training on a machine without GPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train_clip(folder, schedule, pool_pairs, pairs, seed, processes)
     train_adapters(folder, adapter_lines, adapter_epochs)
-    sys.stdout.write(f"{CONFIG_FILE}, {WEIGHTS_FILE} and {ADAPTERS_FILE} are in {folder}.\n")
+    train_prompts(folder, adapter_lines, prompt_epochs, seed)
+    sys.stdout.write(f"{CONFIG_FILE}, {WEIGHTS_FILE}, {ADAPTERS_FILE} and {PROMPTS_FILE} are in {folder}.\n")
 
 
 def _precision() -> Literal["bf16-mixed", "32-true"]:

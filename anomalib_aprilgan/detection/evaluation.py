@@ -1,8 +1,9 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Metrics of anomalib batches, none of which needs a threshold, and their turn before the scores are rescaled."""
+"""What is said of results: metrics that need no threshold, before scores are rescaled, and where heat maps are."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,12 @@ from anomalib.metrics import AUROC, AnomalibMetric, Evaluator
 from anomalib.metrics import F1Max as AnomalibF1Max
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import Callback
+from torch import nn
 from torchmetrics.classification import BinaryAveragePrecision
 
 from . import pixel_metrics
+
+logger = logging.getLogger(__name__)
 
 
 class AveragePrecision(AnomalibMetric, BinaryAveragePrecision):  # type: ignore[misc]
@@ -60,3 +64,10 @@ def default_metrics() -> list[AnomalibMetric]:
         *(metric(**image) for metric in (AUROC, F1Max, AveragePrecision)),
         *(metric(**pixel) for metric in pixel_metrics.ALL),
     ]
+
+
+def tell_of_heat_maps(visualizer: nn.Module | None) -> None:
+    """Say in the log where a visualizer has written, if it has."""
+    folder = getattr(visualizer, "output_dir", None)  # known after the first batch
+    if folder is not None:
+        logger.info("Heat maps are in %s", folder)

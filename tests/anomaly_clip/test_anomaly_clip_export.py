@@ -12,7 +12,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from anomalib.deploy import TorchInferencer
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from PIL import Image
 
@@ -40,9 +40,11 @@ def photographs(number: int, size: tuple[int, int]) -> torch.Tensor:
 
 def assert_same_verdicts(model: AnomalyCLIP, outputs: Outputs, images: torch.Tensor) -> None:
     expected = model(images)
+    assert outputs.keys() == {"pred_score", "pred_label", "anomaly_map", "pred_mask"}
     for name in ("pred_score", "anomaly_map"):
         torch.testing.assert_close(torch.from_numpy(outputs[name]), getattr(expected, name), rtol=0, atol=TOLERANCE)
     assert outputs["pred_label"].tolist() == expected.pred_label.tolist()
+    assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
 
 
 def test_onnx_runtime_for_any_batch_and_size(model, tmp_path):
@@ -58,21 +60,26 @@ def test_onnx_runtime_for_any_batch_and_size(model, tmp_path):
 def test_openvino_in_full_precision(model, tmp_path):
     path = Engine(default_root_dir=tmp_path).export(model, "openvino", export_root=tmp_path, input_size=(90, 110))
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    images = photographs(2, (90, 110))
-    result = compiled(images.numpy())
-    assert_same_verdicts(model, {output.any_name: result[output] for output in compiled.outputs}, images)
+    for number in (1, 3):
+        images = photographs(number, (90, 110))
+        result = compiled(images.numpy())
+        assert_same_verdicts(model, {output.any_name: result[output] for output in compiled.outputs}, images)
 
 
-def test_torch_inferencer(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["torch", "openvino"])
+def test_inferencers_say_what_the_engine_says(model, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache in the working directory
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     pixels = np.random.default_rng(0).integers(0, 256, (90, 110, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False)
-    path = engine.export(model, "torch", export_root=tmp_path)
-    theirs = TorchInferencer(path).predict(tmp_path / "photo.png")
+    path = engine.export(model, kind, export_root=tmp_path, input_size=(90, 110))
+    in_full = {"INFERENCE_PRECISION_HINT": "f32"}
+    inferencer = TorchInferencer(path) if kind == "torch" else OpenVINOInferencer(path, "CPU", in_full)
+    theirs = inferencer.predict(tmp_path / "photo.png")
     ours = engine.predict(model, data_path=tmp_path / "photo.png")[0]
-    torch.testing.assert_close(theirs.anomaly_map, ours.anomaly_map, rtol=0, atol=TOLERANCE)
-    torch.testing.assert_close(theirs.pred_score, ours.pred_score, rtol=0, atol=TOLERANCE)
+    for name in ("anomaly_map", "pred_score"):
+        torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=TOLERANCE)
 
 
 def entries_of(path: Path) -> dict[str, str]:

@@ -85,6 +85,12 @@ class TestVerdicts:
         torch.testing.assert_close(direct.anomaly_map, prediction.anomaly_map, rtol=0, atol=1e-5)
         assert prediction.pred_label.item() == (prediction.pred_score.item() > 0.5)
 
+    def test_log_says_where_the_heat_maps_are(self, mvtec_root, arguments, engine, caplog):
+        with caplog.at_level("INFO"):
+            engine().predict(AnomalyCLIP(**{**arguments, "visualizer": True}), data_path=mvtec_root / "bottle/test/bad")
+        folder = next(record.args[0] for record in caplog.records if record.msg.startswith("Heat maps are in"))
+        assert sorted(path.stem for path in Path(folder).rglob("*.png")) == ["3", "4"]
+
     def test_sixteen_bit_images_are_not_clipped(self, arguments, engine, tmp_path):
         pixels = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint16)
         Image.fromarray((pixels * 257).astype(np.uint16)).save(tmp_path / "sixteen.png")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from anomalib.cli import AnomalibCLI
 
-from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AprilGAN, AuxiliaryData
+from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AuxiliaryData
 from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune
 from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs, read_plan
@@ -76,6 +76,37 @@ def test_table_before_and_after(overrides, tmp_path):
     assert prompts.is_file()
 
 
+@pytest.fixture
+def bmad(mvtec_root: Path, tmp_path: Path) -> Path:
+    """BMAD's layout: Brain and Liver with masks, Chest with labels alone."""
+    for category, images in (("Brain", "bottle"), ("Liver", "cable"), ("Chest", "carpet")):
+        for index, kind in ((0, "train/good"), (1, "test/good/img"), (2, "test/good/img"), (3, "test/Ungood/img")):
+            target = tmp_path / "BMAD" / category / kind / f"{index}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = {"train/good": "train/good", "test/good/img": "test/good"}.get(kind, "test/bad")
+            shutil.copy(mvtec_root / images / source / target.name, target)
+        if category != "Chest":
+            (target.parents[1] / "label").mkdir()
+            shutil.copy(mvtec_root / images / "ground_truth" / "bad" / "3_mask.png", target.parents[1] / "label/3.png")
+    return tmp_path / "BMAD"
+
+
+@pytest.mark.parametrize(("categories", "labels_only"), [(["Brain", "Liver"], False), (["Brain", "Chest"], True)])
+def test_bmad_is_a_source(bmad, overrides, categories, labels_only, tmp_path):
+    sources = [
+        {"class_path": "BMAD", "init_args": {"root": str(bmad), "category": category, "num_workers": 0}}
+        for category in categories
+    ]
+    data = {"sources": sources, "validation": categories[1:], "labels_only": labels_only}
+    config = {"data": {"init_args": data}, "model": {"init_args": {"image_loss_only": labels_only}}}
+    (tmp_path / "bmad.yaml").write_text(json.dumps(config), encoding="utf-8")
+    lines = fine_tune([*overrides, "--config", str(tmp_path / "bmad.yaml")]).splitlines()
+    said = f"3 images to train on (BMAD/{categories[0]}), 3 to test on (BMAD/{categories[1]}), 1 of them anomalous"
+    assert lines[0].startswith(said)
+    after = [cell.strip() for cell in lines[5].split("|")[2:-1]]
+    assert [cell == "-" for cell in after] == [labels_only] * 3 + [False] * 2  # nothing is said of pixels
+
+
 def test_image_in_both_is_refused_before_any_work(overrides, folders, tmp_path):
     shutil.copy(folders / "train" / "image" / "3.png", folders / "test" / "image" / "4.png")
     with pytest.raises(ValueError, match="1 images are in training and in test"):
@@ -114,13 +145,10 @@ class TestConfigs:
         assert type(cli.model) is AnomalyCLIP
         assert cli.datamodule.category == "bottle"
 
-    def test_benchmark(self, small_arguments):
+    def test_benchmark(self):
         plan = yaml.safe_load((CONFIGS / "anomaly_clip_benchmark.yaml").read_text(encoding="utf-8"))
         runs = list_runs(read_plan(Method, plan["methods"]), read_plan(Dataset, plan["datasets"]), plan["shots"], [0])
-        assert len(runs) == 5 * 15
-        small = {name: small_arguments[name] for name in ("backbone", "pretrained", "image_size")}
-        for name in ("CLIP", "CLIP-AC"):
-            arguments = {**plan["methods"][name]["init_args"], **small, "layers": [4]}
-            model = AprilGAN("bottle", **arguments)
-            model.setup("predict")
-            assert model.model.trained_on is None
+        assert len(runs) == 6 * (15 + 12)
+        assert [len(plan["methods"][name]) for name in ("CLIP", "CLIP-AC")] == [1, 1]  # two lines, with the name
+        published = {run.method.published_as for run in runs} - {None}
+        assert published == {"AnomalyCLIP", "APRIL-GAN", "WinCLIP"}

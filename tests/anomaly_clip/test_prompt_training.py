@@ -18,6 +18,7 @@ from anomalib import LearningType
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from safetensors.torch import load_file
 
 from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts
@@ -211,6 +212,27 @@ class TestEngine:
         )
         assert np.isfinite(recorder.losses).all()
         assert all(tensor.dtype == torch.float32 for tensor in load_file(model.prompts_path).values())
+
+    def test_fp16_with_a_scaled_loss(self, mvtec_root, arguments, start, engine):
+        # Lightning's "16-mixed", which it offers for GPUs: autocast to float16, and a loss that is scaled up.
+        found = []
+        for plugins in ([], [MixedPrecision("16-mixed", "cpu")]):
+            model = AnomalyCLIPPrompts(start_from=start, half_gradients=False, **arguments)
+            engine(2, plugins=plugins).fit(model, datamodule=auxiliary(mvtec_root))
+            found.append(prompts_of(model))
+        assert largest_difference(found[0], load_file(start)) > 1e-4
+        assert largest_difference(*found) < 1e-6
+
+    def test_fp16_with_a_loss_that_is_scaled_beyond_half_precision(self, mvtec_root, arguments, start, engine):
+        # Gradients that are rounded to half precision overflow at first; such steps are left out.
+        mixed, recorder = MixedPrecision("16-mixed", "cpu"), LossRecorder()
+        scale = mixed.scaler.get_scale()
+        model = AnomalyCLIPPrompts(start_from=start, **arguments)
+        engine(8, plugins=[mixed], callbacks=[recorder]).fit(model, datamodule=auxiliary(mvtec_root))
+        assert mixed.scaler.get_scale() < scale
+        assert np.isfinite(recorder.losses).all()
+        assert largest_difference(prompts_of(model), load_file(start)) > 1e-4
+        assert model.model.prompts.is_loaded
 
     def test_labels_alone(self, mvtec_root, arguments, engine):
         recorder, model = LossRecorder(), AnomalyCLIPPrompts(image_loss_only=True, **arguments)

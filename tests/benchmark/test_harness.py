@@ -182,7 +182,7 @@ class TestMiniature:
             ["| 1-shot", "Patchcore", "streaming", "2"],
             ["| full", "Patchcore", "streaming", "2"],
         ]
-        assert "as printed in the paper" not in text  # two categories are not the paper's fifteen
+        assert "as published" not in text  # two categories are not the paper's fifteen
         assert "| bottle | full | Patchcore | streaming | 2 |" in text
         assert "instead of its own" in text
         assert "latency.png" in text
@@ -292,7 +292,7 @@ class TestPlan:
             (
                 "AprilGAN",
                 {"published_as": "AprilGAN"},
-                "published_as='AprilGAN' is not in the paper's tables. Choose of APR",
+                "published_as='AprilGAN' is not among the published figures. Choose of APR",
             ),
             ("AprilGAN", {"seeds": [1]}, "Method 'AprilGAN' has .*seeds. It needs class_path, and may have"),
         ],

@@ -175,6 +175,14 @@ class TestReport:
         names = [row[1:3] for row in rows(report)]
         assert names == [["AprilGAN", "0"], ["AprilGAN", "1"], ["Patchcore", "1"]]
 
+    def test_anomalyclip_stands_beside_it_zero_shot(self, root, capsys):
+        small = ["--backbone", "aprilgan-tiny", "--sets", "[solar_cells]", "--shots", "[0, 1]", "--seeds", "1"]
+        main([str(root), *small, "--methods", "[AprilGAN, AnomalyCLIP]"])
+        report = capsys.readouterr().out
+        assert [row[1:3] for row in rows(report)] == [["AprilGAN", "0"], ["AnomalyCLIP", "0"], ["AprilGAN", "1"]]
+        assert "AnomalyCLIP: backbone aprilgan-tiny; all else as the backbone has it." in report
+        assert "Patchcore" not in report
+
     def test_rows_are_written_as_they_come(self, arguments, root, without_package, monkeypatch):
         only_row = [["0.5"] * 4]
         monkeypatch.setattr(photographs, "format_numbers", lambda labels, scores: only_row.pop())

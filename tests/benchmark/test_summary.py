@@ -46,7 +46,7 @@ def test_means_are_over_categories_and_deviations_over_seeds(runs):
 
 def test_papers_figures_and_the_difference_stand_below(runs):
     printed, difference = list(comparison_rows(group_rows(make_rows(runs), runs)))[2:]
-    assert printed[:4] == ["1-shot", "APRIL-GAN, as printed in the paper", "paper", "5"]
+    assert printed[:4] == ["1-shot", "APRIL-GAN, as published", "paper", "5"]
     assert printed[4:] == [
         *("96.0 ± 0.0", "38.5 ± 0.3", "30.9 ± 0.3", "90.0 ± 0.1"),
         *("91.2 ± 0.8", "86.9 ± 0.6", "93.3 ± 0.8"),
@@ -92,11 +92,27 @@ class TestPublished:
         assert published_figure("mvtec", "1-shot", "WinCLIP", "AP-segm") is None
         assert published_figure("mvtec", "full", "PatchCore", "AUROC-cls") is None
 
+    def test_anomalyclips_come_from_its_authors_logs(self):
+        columns = ("AUROC-segm", "PRO-segm", "AUROC-cls", "AP-cls")
+        for dataset, expected in (("mvtec", [91.1, 81.4, 91.6, 96.4]), ("visa", [95.5, 86.7, 82.0, 85.3])):
+            found = [published_figure(dataset, "zero-shot", "AnomalyCLIP", column) for column in columns]
+            assert found == [(value, None) for value in expected]
+
+    def test_one_run_is_not_told_as_five(self):
+        categories = [f"c{number}" for number in range(CATEGORIES["mvtec"])]
+        dataset = Dataset("MVTecAD", categories=categories, published_as="mvtec")
+        method = Method("AnomalyCLIP", shots=[0], published_as="AnomalyCLIP")
+        runs = list_runs({"AnomalyCLIP": method}, {"MVTec AD": dataset}, [], [0])
+        *_, printed, difference = comparison_rows(group_rows(make_rows(runs), runs))
+        assert printed[:4] == ["zero-shot", "AnomalyCLIP, as published", "paper", "1"]
+        assert printed[4:] == ["91.1", "-", "-", "81.4", "91.6", "-", "96.4"]
+        assert difference[5:7] == ["-", "-"]
+
     def test_unknown_names_are_refused(self):
         check_published_names("visa", "PaDiM")
         check_published_names(None, None)
         with pytest.raises(
-            ValueError, match=r"published_as='VisA' is not in the paper's tables\. Choose of mvtec, visa"
+            ValueError, match=r"published_as='VisA' is not among the published figures\. Choose of mvtec, visa"
         ):
             check_published_names("VisA", None)
 

@@ -8,11 +8,22 @@ import torch
 from anomalib.engine import Engine
 from safetensors import safe_open
 
-from anomalib_aprilgan import AprilGAN, AprilGANAdapters, AprilGANModel
+from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AprilGAN, AprilGANAdapters, AprilGANModel
+from anomalib_aprilgan.anomaly_clip.learned_prompts import read_prompts
 from anomalib_aprilgan.april_gan.adapters import read_adapters
 from anomalib_aprilgan.components import embedded
 from anomalib_aprilgan.components.clip_source import CLIPSource
-from anomalib_aprilgan.components.embedded import ADAPTERS_FILE, CONFIG_FILE, FOLDER, WEIGHTS_FILE, settings_of
+from anomalib_aprilgan.components.embedded import (
+    ADAPTERS_FILE,
+    CONFIG_FILE,
+    EMBEDDED_PROMPTS,
+    FOLDER,
+    PROMPTS_FILE,
+    WEIGHTS_FILE,
+    embedded_prompts,
+    prompt_settings_of,
+    settings_of,
+)
 from anomalib_aprilgan.components.hub import WeightsNotFoundError
 from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING
 from anomalib_aprilgan.demo.rendering import render
@@ -24,7 +35,8 @@ def as_image(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def test_files_are_small_and_hold_no_pickle():
-    assert {path.name for path in FOLDER.iterdir()} == {CONFIG_FILE, WEIGHTS_FILE, ADAPTERS_FILE, "MODEL_CARD.md"}
+    files = {CONFIG_FILE, WEIGHTS_FILE, ADAPTERS_FILE, PROMPTS_FILE}
+    assert {path.name for path in FOLDER.iterdir()} == files | {"MODEL_CARD.md"}
     assert json.loads((FOLDER / CONFIG_FILE).read_text(encoding="utf-8")) == CONFIG
     with safe_open(FOLDER / WEIGHTS_FILE, framework="pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # ruff: ignore[in-dict-keys]
@@ -35,6 +47,66 @@ def test_the_adapters_say_what_they_were_trained_with():
     assert (metadata.backbone, metadata.pretrained, metadata.quick_gelu) == ("aprilgan-tiny", "embedded", False)
     assert (metadata.layers, metadata.image_size) == (embedded.LAYERS, embedded.IMAGE_SIZE)
     assert set(str(metadata.trained_on).split(", ")) == {f"RenderedProducts/{name}" for name in ADAPTER_TRAINING}
+
+
+class TestPrompts:
+    """AnomalyCLIP knows the small CLIP, too."""
+
+    def test_they_say_what_they_were_trained_with(self):
+        file = read_prompts(FOLDER / PROMPTS_FILE)
+        said = file.trained_with
+        assert (said.backbone, said.pretrained, said.quick_gelu) == ("aprilgan-tiny", "embedded", False)
+        assert (said.layers, said.image_size) == (EMBEDDED_PROMPTS.layers, EMBEDDED_PROMPTS.image_size)
+        assert set(str(said.trained_on).split(", ")) == {f"RenderedProducts/{name}" for name in ADAPTER_TRAINING}
+        assert file.path.stat().st_size < 300_000
+
+    @pytest.mark.filterwarnings("error")  # prompts would be random
+    def test_the_name_alone_brings_them(self, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens: any try would fail
+        module = AnomalyCLIP(backbone="aprilgan-tiny")
+        model = module.model
+        settings = (model.image_size, model.layers, model.dpam_layers, model.prompts.length, *model.prompts.deep.shape)
+        size, layers, dpam_layers, length, deep_length, depth = EMBEDDED_PROMPTS
+        assert settings == (size, layers, dpam_layers, length, depth - 1, deep_length, 96)
+        assert str(model.trained_on).startswith("RenderedProducts/")
+        assert module.hparams["pretrained"] == "embedded"
+        assert module.hparams["layers"] == list(layers)
+
+    def test_training_starts_from_random_ones_or_from_these(self):
+        anew = AnomalyCLIPPrompts(backbone="aprilgan-tiny").model
+        again = AnomalyCLIPPrompts(backbone="aprilgan-tiny", start_from="embedded").model
+        bundled = read_prompts(FOLDER / PROMPTS_FILE).weights["context"]
+        assert torch.equal(again.prompts.context, bundled)
+        assert not torch.equal(anew.prompts.context, bundled)
+        assert (again.trained_on is None, anew.trained_on) == (False, None)
+
+    @pytest.mark.filterwarnings("ignore:No prompt_weights")
+    def test_what_the_user_says_goes_first(self):
+        model = AnomalyCLIP("aprilgan-tiny", image_size=112, layers=[8], dpam_layers=2).model
+        assert (model.image_size, model.layers, model.dpam_layers) == (112, (8,), 2)
+        assert model.trained_on is not None
+        assert AnomalyCLIP("aprilgan-tiny", prompt_length=6).model.trained_on is None  # of another shape
+        assert AnomalyCLIP("aprilgan-tiny", prompt_weights=None).model.trained_on is None
+
+    def test_they_belong_to_one_clip_and_one_length(self):
+        lengths = EMBEDDED_PROMPTS.lengths
+        assert embedded_prompts("aprilgan-tiny", "embedded", lengths) == FOLDER / PROMPTS_FILE
+        assert embedded_prompts("aprilgan-tiny", None, lengths) is None
+        assert embedded_prompts("ViT-B-16", "embedded", lengths) is None
+        assert embedded_prompts("aprilgan-tiny", "embedded", (12, 4, 9)) is None
+
+    def test_other_backbones_keep_the_papers_settings(self):
+        assert prompt_settings_of("ViT-B-16") == (518, (24,), 19, 12, 4, 9)
+
+    def test_a_hole_in_an_unseen_product_is_found(self):
+        module = AnomalyCLIP(backbone="aprilgan-tiny").eval()
+        good, bad = (render("coin", 0, part=30, defect=defect) for defect in (None, "hole"))
+        with torch.no_grad():
+            images = torch.cat([module.pre_processor.transform(as_image(shot.image.copy())) for shot in (good, bad)])
+            verdict = module.model(images)
+        map_of_bad, mask = verdict.anomaly_map[1], torch.from_numpy(bad.mask)
+        assert verdict.pred_score[1] > verdict.pred_score[0]
+        assert map_of_bad[mask].mean() > map_of_bad[~mask].mean() + 0.1
 
 
 def test_the_name_alone_brings_weights_adapters_size_and_layers(monkeypatch):

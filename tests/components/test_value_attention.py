@@ -42,7 +42,8 @@ def test_second_stream_adds_value_attention_of_the_usual_one(tiny_backbone):
     expected = streams[1]  # the input of the third block begins both streams
     for index, (stream, values) in enumerate(value_streams(blocks[2:], streams[1]), start=2):
         expected = expected + values_added(blocks[index], streams[index - 1])
-        torch.testing.assert_close(stream, streams[index], rtol=0, atol=1e-5)
+        needed = 1 if index == len(blocks) - 1 else None  # after the last block the class token alone
+        torch.testing.assert_close(stream, streams[index][:, :needed], rtol=0, atol=1e-5)
         torch.testing.assert_close(values, expected, rtol=0, atol=1e-5)
 
 
