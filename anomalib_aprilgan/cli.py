@@ -56,43 +56,56 @@ def benchmark(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     accelerator: str = "auto",
     latency_seconds: float = 5.0,
+    latency_once: bool = False,
 ) -> int:
     """Compare models on datasets and write results.csv and a report; started again, it goes on where it was stopped.
 
-    All options may stand in a YAML file, such as --config configs/paper_mvtec.yaml; what follows it overrules it.
+    All options may stand in a YAML file, such as --config configs/own_benchmark.yaml, which says what methods and
+    datasets may have; what follows it overrules it. Stop it with Ctrl-C at any time.
 
     Args:
-        methods: Models by name: class_path, init_args, shots, trainer, published_as.
-        datasets: Images by name: class_path, init_args, categories, class_names, published_as.
+        methods: Models by name, each with class_path, and perhaps init_args, shots, trainer, published_as.
+        datasets: Images by name, each with class_path, and perhaps init_args, categories, class_names,
+            max_test_images, published_as.
         output: Folder of the results.
-        shots: Numbers of references, 0 for zero-shot and "full" for all training images.
-        seeds: Of the draw of references.
+        shots: Numbers of references, 0 for zero-shot and "full" for all training images, such as [0,1,4].
+        seeds: Of the draw of references, such as [0,1,2].
         accelerator: auto, cpu or gpu.
         latency_seconds: How long to time each batch size; 0 leaves it out.
+        latency_once: Time a method in a setting on a dataset with its first run only, not with each.
 
     Returns:
-        0 if all runs are done, 1 if some failed.
+        0 if all runs are done, 1 if some failed, 2 if the plan is wrong, 130 if it was stopped.
     """
     import logging
     from pathlib import Path
 
-    from .benchmark.harness import run_benchmark
+    from .benchmark.classes import PlanError
+    from .benchmark.harness import FAILURES, run_benchmark
+    from .benchmark.journal import JournalError
     from .benchmark.plan import Dataset, Method, read_plan
+    from .benchmark.report import failure_lines
     from .benchmark.single_run import Settings as MeasuringSettings
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger(run_benchmark.__module__).setLevel(logging.INFO)  # progress
     for name in ("anomalib", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # else they describe themselves in every run
-    failures = run_benchmark(
-        read_plan(Method, methods),
-        read_plan(Dataset, datasets),
-        Path(output),
-        shots,
-        seeds,
-        MeasuringSettings(accelerator, latency_seconds),
-    )
-    sys.stdout.write("".join(f"Failed: {failure}\n" for failure in failures))
-    sys.stdout.write(f"The report is {Path(output) / 'report.md'}.\n")
+    folder = Path(output)
+    settings = MeasuringSettings(accelerator, latency_seconds, latency_once)
+    try:
+        plans = read_plan(Method, methods), read_plan(Dataset, datasets)
+        failures = run_benchmark(*plans, folder, shots, seeds, settings)
+    except (PlanError, JournalError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Stopped. {folder / 'report.md'} tells what is done; the same command goes on from there.\n")
+        return 130
+    sys.stdout.write("".join(f"{line}\n" for line in failure_lines(failures)))
+    if failures:
+        sys.stdout.write(f"{folder / FAILURES} says where; the same command tries {len(failures)} runs again.\n")
+    sys.stdout.write(f"The report is {folder / 'report.md'}, also as .html and .tex.\n")
     return 1 if failures else 0
 
 

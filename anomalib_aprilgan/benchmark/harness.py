@@ -9,12 +9,14 @@ import time
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 
+from .interrupts import Stop, is_stop, stopped_by_signals
 from .journal import Journal
 from .plan import Dataset, Method, Run, Shots, list_runs
 from .report import write_report
-from .single_run import ROW_COLUMNS, Settings, execute
+from .single_run import LATENCY_COLUMNS, ROW_COLUMNS, Settings, execute
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ RESULTS = "results.csv"
 FAILURES = "failures.log"
 # Names the run under way: one that takes its process down with it must not keep the others from their turn for good.
 UNDER_WAY = "under_way"
+# Loggers of what is the same in every run.
+REPEATING = ("py.warnings", f"{__package__}.winclip", f"{__package__}.single_run")
 
 
 def run_benchmark(
@@ -31,7 +35,7 @@ def run_benchmark(
     shots: Sequence[Shots] = (),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     settings: Settings | None = None,
-) -> list[str]:
+) -> dict[str, str]:
     """Do all runs that ``results.csv`` does not have yet, then write the report.
 
     Args:
@@ -43,49 +47,88 @@ def run_benchmark(
         settings: How to measure.
 
     Returns:
-        The runs that failed, with their errors. They are tried again next time.
+        Errors of the runs that failed, by run. They are tried again next time.
 
     Raises:
-        ValueError: If the plan is wrong; nothing has run then.
-        RuntimeError: If another process runs the same benchmark.
+        PlanError: If the plan is wrong; nothing has run then.
+        JournalError: If another process runs the same benchmark, or another version has begun it.
+        KeyboardInterrupt: If it is stopped by a signal; the report is then of what is done.
     """
-    settings = settings or Settings()
     runs = list_runs(methods, datasets, shots, seeds)
     journal = Journal(output / RESULTS, ROW_COLUMNS)
-    with journal.locked():
-        done = {row["run"]: row for row in journal.rows()}
-        marker = output / UNDER_WAY
-        interrupted = marker.read_text(encoding="utf-8") if marker.exists() else ""
-        waiting = sorted((run for run in runs if run.key not in done), key=lambda run: run.key == interrupted)
-        logger.info("%d runs, %d of them done before.", len(runs), len(runs) - len(waiting))
-        costs = {run: float(done[run.key]["seconds"]) for run in runs if run.key in done}
-        failures = _work_off(waiting, journal, costs, settings)
-        marker.unlink(missing_ok=True)
-        keys = {run.key for run in runs}
-        rows = [row for row in journal.rows() if row["run"] in keys]
-        write_report(output, rows, runs, failures)
+    failures: dict[str, str] = {}
+    with journal.locked(), stopped_by_signals() as stop, _told_once():
+        try:
+            _work_off(runs, journal, settings or Settings(), failures, stop)
+        finally:
+            write_report(output, _rows_of(runs, journal), runs, failures)
     return failures
 
 
-def _work_off(waiting: Sequence[Run], journal: Journal, costs: dict[Run, float], settings: Settings) -> list[str]:
-    failures: list[str] = []
-    folder = journal.path.parent
+def _rows_of(runs: Sequence[Run], journal: Journal) -> list[dict[str, str]]:
+    keys = {run.key for run in runs}
+    return [row for row in journal.rows() if row["run"] in keys]
+
+
+def _work_off(runs: Sequence[Run], journal: Journal, settings: Settings, failures: dict[str, str], stop: Stop) -> None:
+    done = {row["run"]: row for row in _rows_of(runs, journal)}
+    timed = {_setting_of(run) for run in runs if done.get(run.key, {}).get(LATENCY_COLUMNS[0])}
+    costs = {run: float(done[run.key]["seconds"]) for run in runs if run.key in done}
+    marker = journal.path.with_name(UNDER_WAY)
+    interrupted = marker.read_text(encoding="utf-8") if marker.exists() else ""
+    waiting = sorted((run for run in runs if run.key not in done), key=lambda run: run.key == interrupted)
+    logger.info("%d runs, %d of them done before.", len(runs), len(runs) - len(waiting))
     for position, run in enumerate(waiting):
+        stop.check()
         logger.info("Run %d of %d: %s. %s", position + 1, len(waiting), run, _time_left(waiting[position:], costs))
-        (folder / UNDER_WAY).write_text(run.key, encoding="utf-8")
+        marker.write_text(run.key, encoding="utf-8")
+        skips_timing = settings.latency_once and _setting_of(run) in timed
         started = time.perf_counter()
         try:
             with _quiet():
-                row = execute(run, settings)
+                row = execute(run, replace(settings, latency_seconds=0) if skips_timing else settings)
             journal.append(row)
-        except Exception as error:  # ruff: ignore[blind-except] - whatever a model or dataset does, the others go on
-            failures.append(f"{run}: {type(error).__name__}: {error}")
-            logger.error("Failed: %s", failures[-1])  # ruff: ignore[error-instead-of-exception] - the trace is in the file
-            with (folder / FAILURES).open("a", encoding="utf-8") as file:
-                file.write(f"{failures[-1]}\n{traceback.format_exc()}\n")
-                os.fsync(file.fileno())
+            timed.add(_setting_of(run))
+        except (Exception, SystemExit) as error:  # whatever a model does, the others go on
+            if is_stop(error):
+                raise KeyboardInterrupt from error
+            failures[str(run)] = f"{type(error).__name__}: {error}"
+            _note_failure(journal.path.with_name(FAILURES), f"{run}: {failures[str(run)]}")
         costs[run] = time.perf_counter() - started
-    return failures
+    marker.unlink(missing_ok=True)
+
+
+def _setting_of(run: Run) -> tuple[str, str, Shots]:
+    """What the time that an image takes depends on."""
+    return run.method_name, run.dataset_name, run.shots
+
+
+def _note_failure(path: Path, failure: str) -> None:
+    """Tell of the error that is being handled, and write its trace down."""
+    logger.error("Failed: %s", failure)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{failure}\n{traceback.format_exc()}\n")
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _told_once() -> Generator[None, None, None]:
+    """Let warnings that come with every run be heard once."""
+    heard: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = len(heard)
+        heard.add(record.getMessage())
+        return len(heard) > known
+
+    loggers = [logging.getLogger(name) for name in REPEATING]
+    for each in loggers:
+        each.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeFilter(is_new)
 
 
 @contextmanager
@@ -100,13 +143,17 @@ def _quiet() -> Generator[None, None, None]:
 
 
 def _time_left(waiting: Sequence[Run], costs: Mapping[Run, float]) -> str:
-    """An estimate from what runs of the same method and setting took, else from all."""
+    """An estimate from what runs of the same method and setting took on the same dataset, else on others, else all."""
     if not costs:
         return "Nothing is known of the time yet."
-    alike: dict[tuple[str, Shots], list[float]] = {}
-    for run, seconds in costs.items():
-        alike.setdefault((run.method_name, run.shots), []).append(seconds)
-    overall = list(costs.values())
-    estimates = [alike.get((run.method_name, run.shots), overall) for run in waiting]
-    seconds = sum(sum(known) / len(known) for known in estimates)
+    known: dict[tuple[object, ...], list[float]] = {}
+    for run, cost in costs.items():
+        for key in _from_like_to_unlike(run):
+            known.setdefault(key, []).append(cost)
+    estimates = [next(known[key] for key in _from_like_to_unlike(run) if key in known) for run in waiting]
+    seconds = sum(sum(alike) / len(alike) for alike in estimates)
     return f"About {seconds / 60:.0f} min left." if seconds >= 90 else f"About {seconds:.0f} s left."
+
+
+def _from_like_to_unlike(run: Run) -> list[tuple[object, ...]]:
+    return [_setting_of(run), (run.method_name, run.shots), (run.method_name,), ()]

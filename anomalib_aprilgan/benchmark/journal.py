@@ -17,6 +17,10 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+class JournalError(RuntimeError):
+    """Results that must not be written to."""
+
+
 class Journal:
     """A CSV file that rows are appended to.
 
@@ -25,7 +29,7 @@ class Journal:
         columns (Sequence[str]): Its columns.
 
     Raises:
-        ValueError: If the file is there and has other columns.
+        JournalError: If the file is there and has other columns.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -34,7 +38,7 @@ class Journal:
         header, end, _ = path.read_text(encoding="utf-8").partition("\n") if path.exists() else ("", "", "")
         if end and header + end != _line(self.columns):  # without an end, it was torn off
             msg = f"{path} has other columns than this version writes. Move it away, or choose another output."
-            raise ValueError(msg)
+            raise JournalError(msg)
 
     def rows(self) -> list[dict[str, str]]:
         """All rows that were written whole."""
@@ -75,7 +79,7 @@ class Journal:
         """Keep other processes from running the same benchmark; the system releases the lock of a killed process.
 
         Raises:
-            RuntimeError: If another process has it.
+            JournalError: If another process has it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w", encoding="utf-8") as file:
@@ -84,7 +88,7 @@ class Journal:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as error:
                     msg = f"Another process is writing {self.path}. Wait for it, or choose another output."
-                    raise RuntimeError(msg) from error
+                    raise JournalError(msg) from error
             yield
 
 

@@ -45,8 +45,10 @@ def compare(images: int = 20, image_size: int = 518, plain: bool = True) -> str:
     if plain:
         start = time.perf_counter()
         expected = [*_plain_ranking(maps, masks), _plain_overlap(maps, masks), *_plain_ranking(image_scores, labels)]
+        plain_seconds = time.perf_counter() - start
+        line += f"; plain: {plain_seconds:.2f} s, {plain_seconds / seconds:.1f} times as long"
         difference = np.abs(np.subtract(list(found.values()), expected)).max()
-        line += f"; plain: {time.perf_counter() - start:.2f} s, the numbers differ by {difference:.0e} at most"
+        line += f"; the numbers differ by {difference:.0e} at most"
     return line
 
 

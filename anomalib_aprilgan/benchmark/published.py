@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from .classes import PlanError
+
 TABLES = [Path(__file__).parent / name for name in ("paper_tables.csv", "anomaly_clip_logs.csv")]
 # The paper's means are over all categories of a dataset.
 CATEGORIES = {"mvtec": 15, "visa": 12}
@@ -54,11 +56,11 @@ def check_published_names(dataset: str | None, method: str | None) -> None:
     """Refuse names that the tables do not have.
 
     Raises:
-        ValueError: If there is one; it lists those that there are.
+        PlanError: If there is one; it lists those that there are.
     """
     for position, name in ((0, dataset), (2, method)):
         known = sorted({key[position] for key in _figures()})
         if name is not None and name not in known:
             remedy = f"Choose of {', '.join(known)}, or leave it out."
             msg = f"published_as={name!r} is not among the published figures. {remedy}"
-            raise ValueError(msg)
+            raise PlanError(msg)

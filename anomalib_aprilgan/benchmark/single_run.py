@@ -6,7 +6,9 @@
 import gc
 import hashlib
 import json
+import logging
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from typing import Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.utils import ValSplitMode
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
@@ -36,6 +39,9 @@ from .peak_memory import peak_device_memory, peak_host_memory, reset_peaks
 from .plan import FULL, Run
 from .verdicts import VerdictCollector, judge
 
+logger = logging.getLogger(__name__)
+
+CPU_INFO = Path("/proc/cpuinfo")
 DISTRIBUTIONS = ("anomalib-aprilgan", "anomalib", "torch", "open_clip_torch")
 # Image metrics of the paper's protocol beside those of ours.
 PAPER_COLUMNS = tuple(f"{column}, paper protocol" for column in IMAGE_COLUMNS)
@@ -55,10 +61,12 @@ class Settings:
     Attributes:
         accelerator (str): ``auto``, ``cpu`` or ``gpu``, as Lightning has it.
         latency_seconds (float): How long to time each batch size; 0 leaves it out.
+        latency_once (bool): Time a method in a setting on a dataset with its first run only, not with each.
     """
 
     accelerator: str = "auto"
     latency_seconds: float = 5.0
+    latency_once: bool = False
 
 
 def execute(run: Run, settings: Settings) -> dict[str, Any]:
@@ -71,22 +79,18 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
     gc.collect()  # a trainer and its model hold each other: what is left of earlier runs would count as this one's
     seed_everything(run.seed, verbose=False)
     datamodule, references = open_data(run)
+    check_test_images(run, datamodule)
     model = run.build_model()
-    if run.shots == 0 and model.learning_type is LearningType.ONE_CLASS:
-        msg = f"{run.method_name} learns from normal images, so 0 is not among its shots. Give it shots of its own."
-        raise ValueError(msg)
-    if model.learning_type is LearningType.ZERO_SHOT and getattr(model, "k_shot", 0) != run.shots:
-        msg = f"{run.method_name} judges without references, so {run.shots} is not among its shots. Give it shots: [0]."
-        raise ValueError(msg)
-    reset_peaks()
+    check_shots(run, model)
     collector = VerdictCollector()
+    reset_peaks()
     prepared_in = _test(run, model, datamodule, collector, settings)
+    peaks = {"peak_host_mib": peak_host_memory() >> 20, "peak_device_mib": peak_device_memory() >> 20}
     found = collector.arrays()
     is_ours = isinstance(model, AprilGAN)
     streaming, paper = judge(found, has_paper_scores=is_ours and run.shots != 0)
     if is_ours and run.shots == 0:
         paper = streaming  # one score in both protocols
-    peaks = {"peak_host_mib": peak_host_memory() >> 20, "peak_device_mib": peak_device_memory() >> 20}
     measured: dict[str, Any] = {
         "run": run.key,
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -113,13 +117,49 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
     return {column: measured.get(column, "") for column in ROW_COLUMNS}
 
 
+def check_test_images(run: Run, datamodule: AnomalibDataModule) -> None:
+    """Tell of missing test images before a model is prepared, and of some that a split has taken away.
+
+    Raises:
+        ValueError: If there are not both kinds.
+    """
+    if datamodule.val_split_mode == ValSplitMode.FROM_TEST:
+        logger.warning(
+            "%s: a part of the test images is put aside for validation, which a benchmark has no use for. Set "
+            "val_split_mode: none in its init_args to test with all.",
+            run.dataset_name,
+        )
+    anomalous = datamodule.test_data.samples.label_index.to_numpy(dtype=bool)
+    if anomalous.all() or not anomalous.any():
+        msg = (
+            f"{run.dataset_name}/{run.category} has {(~anomalous).sum()} normal and {anomalous.sum()} anomalous test "
+            "images, but metrics need both. Look at its folders and splits: Folder takes normal_test_dir, and "
+            "val_split_mode: none leaves all images to the test."
+        )
+        raise ValueError(msg)
+
+
+def check_shots(run: Run, model: AnomalibModule) -> None:
+    """Refuse settings that a model would ignore, so that no result has a wrong name."""
+    if run.shots == 0 and model.learning_type is LearningType.ONE_CLASS:
+        msg = f"{run.method_name} learns from normal images, so 0 is not among its shots. Give it shots of its own."
+        raise ValueError(msg)
+    if run.shots != 0 and model.learning_type is LearningType.ZERO_SHOT:
+        msg = f"{run.method_name} looks at no reference, so {run.shots} is not among its shots. Give it shots: [0]."
+        raise ValueError(msg)
+
+
 def open_data(run: Run) -> tuple[AnomalibDataModule, list[Path]]:
     """The datamodule of a run, whose training images are the references, and these; none with zero shots."""
     datamodule = run.build_datamodule()
     datamodule.prepare_data()
     datamodule.setup(TrainerFn.FITTING)  # any trainer's stage: without one, a trainer would set it up anew
+    if run.dataset.max_test_images is not None:
+        _limit(datamodule.test_data, run.dataset.max_test_images)
     if run.shots == 0:
         return datamodule, []
+    if run.dataset.max_train_images is not None:
+        _limit(datamodule.train_data, run.dataset.max_train_images)
     candidates = list_normal_training_images(datamodule)
     if run.shots == FULL:
         return datamodule, candidates
@@ -127,6 +167,12 @@ def open_data(run: Run) -> tuple[AnomalibDataModule, list[Path]]:
     paths = [Path(path) for path in datamodule.train_data.samples.image_path]
     datamodule.train_data.subsample([paths.index(path) for path in references], inplace=True)
     return datamodule, references
+
+
+def _limit(images: AnomalibDataset, most: int) -> None:
+    """Keep so many of each kind, normal and anomalous, in their order; the same for all methods and seeds."""
+    shuffled = images.samples.reset_index(drop=True).sample(frac=1, random_state=0)
+    images.subsample(sorted(shuffled.groupby("label_index").head(most).index), inplace=True)
 
 
 def _test(
@@ -173,11 +219,20 @@ def _latencies(model: AnomalibModule, datamodule: AnomalibDataModule, settings: 
 def _circumstances(settings: Settings) -> dict[str, Any]:
     on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {platform.processor() or platform.machine()}",
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {processor_name()}",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: _version(name) for name in DISTRIBUTIONS},
     }
+
+
+def processor_name() -> str:
+    """Name of the processor; Python's own says no more than the architecture on Linux."""
+    try:
+        found = re.search(r"model name\s*: (.+)", CPU_INFO.read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _version(distribution: str) -> str:

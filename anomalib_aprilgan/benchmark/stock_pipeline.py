@@ -13,7 +13,7 @@ from anomalib.models.components import AnomalibModule
 
 from anomalib_aprilgan.detection.evaluation import default_metrics
 
-from .plan import find_class
+from .classes import find_class
 
 
 class BenchmarkModel:

@@ -3,11 +3,12 @@
 
 """Tables and paragraphs as Markdown, LaTeX and HTML."""
 
+import base64
 import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path
 
 LATEX_SIGNS = {
     "±": r"$\pm$",
@@ -16,6 +17,8 @@ LATEX_SIGNS = {
     "^": r"\textasciicircum{}",
 }
 LATEX_SIGNS |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+# A longer table does not fit on a page.
+LATEX_PAGE_ROWS = 40
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file beside the report."""
+    """A PNG file beside the report."""
 
     title: str
-    file: str
+    file: Path
 
 
 # A report is a list of headings with tables, pictures, and plain paragraphs.
@@ -48,8 +51,13 @@ Part = str | Table | Picture
 def as_markdown(title: str, parts: Sequence[Part]) -> str:
     """The report as Markdown."""
     return f"# {title}\n\n" + _join(
-        parts, _plain, _markdown_table, lambda picture: f"![{picture.title}]({picture.file})"
+        parts, _plain, _markdown_table, lambda picture: f"![{picture.title}]({picture.file.name})"
     )
+
+
+def as_markdown_fragment(tables: Sequence[Table]) -> str:
+    """Tables alone as Markdown, one level deeper than in a report, to stand below a heading of another page."""
+    return "\n\n".join(f"#{_markdown_table(table)}" for table in tables) + "\n"
 
 
 def _plain(text: str) -> str:
@@ -63,8 +71,9 @@ def _markdown_table(table: Table) -> str:
 
 
 def as_latex(title: str, parts: Sequence[Part]) -> str:
-    """The report as LaTeX to be included; tables need the package ``booktabs``, pictures ``graphicx``."""
-    return f"\\section*{{{_latex(title)}}}\n\n" + _join(parts, _latex, _latex_table, _latex_picture)
+    """The report as LaTeX to be included, after the packages that its first line names."""
+    packages = "% \\usepackage{booktabs,graphicx,longtable}"
+    return f"{packages}\n\\section*{{{_latex(title)}}}\n\n" + _join(parts, _latex, _latex_table, _latex_picture)
 
 
 def _latex(text: str) -> str:
@@ -73,27 +82,36 @@ def _latex(text: str) -> str:
 
 def _latex_table(table: Table) -> str:
     head, *body = (" & ".join(_latex(cell) for cell in line) + r" \\" for line in (table.header, *table.rows))
-    lines = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-    inner = "\n".join([rf"\begin{{tabular}}{{{'l' * len(table.header)}}}", *lines, r"\end{tabular}"])
-    return f"\\begin{{table}}\n\\caption{{{_latex(table.title)}}}\n{inner}\n\\end{{table}}"
+    title, columns = _latex(table.title), "l" * len(table.header)
+    lines = "\n".join([*body, r"\bottomrule"])
+    if len(body) > LATEX_PAGE_ROWS:
+        start = rf"{{\tiny\setlength{{\tabcolsep}}{{2pt}}\begin{{longtable}}{{{columns}}}\caption{{{title}}} \\"
+        return f"{start}\n\\toprule\n{head}\n\\midrule\n\\endhead\n{lines}\n\\end{{longtable}}}}"
+    start = rf"\begin{{table}}\caption{{{title}}}\resizebox{{\linewidth}}{{!}}{{\begin{{tabular}}{{{columns}}}"
+    return f"{start}\n\\toprule\n{head}\n\\midrule\n{lines}\n\\end{{tabular}}}}\\end{{table}}"
 
 
 def _latex_picture(picture: Picture) -> str:
-    include = rf"\includegraphics[width=\linewidth]{{{PurePath(picture.file).stem}}}"
+    include = rf"\includegraphics[width=\linewidth]{{{picture.file.stem}}}"
     return f"\\begin{{figure}}\n{include}\n\\caption{{{_latex(picture.title)}}}\n\\end{{figure}}"
 
 
 def as_html(title: str, parts: Sequence[Part]) -> str:
-    """The report as a page of its own."""
+    """The report as a page of its own, with the pictures in it."""
     style = "body{font-family:sans-serif}td,th{padding:2px 8px;text-align:left}tr:nth-child(even){background:#eee}"
     body = _join(
         parts,
         lambda text: f"<p>{html.escape(text)}</p>",
         _html_table,
-        lambda picture: f'<img src="{html.escape(picture.file)}" alt="{html.escape(picture.title)}">',
+        _html_picture,
     )
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
     return f"<!DOCTYPE html>\n<html><head>{head}</head><body>\n<h1>{html.escape(title)}</h1>\n{body}</body></html>\n"
+
+
+def _html_picture(picture: Picture) -> str:
+    content = base64.b64encode(picture.file.read_bytes()).decode()
+    return f'<img src="data:image/png;base64,{content}" alt="{html.escape(picture.title)}">'
 
 
 def _html_table(table: Table) -> str:

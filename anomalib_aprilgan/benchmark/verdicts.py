@@ -3,7 +3,6 @@
 
 """What a model says of the test images, and the image scores that the paper makes of it."""
 
-import logging
 import time
 
 import numpy as np
@@ -15,7 +14,8 @@ from torch.nn import functional
 from .blocks import Array
 from .metrics import image_metrics, paper_metrics
 
-logger = logging.getLogger(__name__)
+# Of each image: its score, its label, the largest value of its map, and, if it has a mask, both whole.
+KEPT = ("scores", "labels", "largest", "maps", "masks")
 
 
 class VerdictCollector(Callback):
@@ -23,7 +23,7 @@ class VerdictCollector(Callback):
 
     def __init__(self) -> None:
         self.first_batch_at: float | None = None
-        self._batches: dict[str, list[torch.Tensor]] = {"scores": [], "labels": [], "maps": [], "masks": []}
+        self._batches: dict[str, list[torch.Tensor]] = {name: [] for name in KEPT}
 
     def on_test_batch_start(self, *rest: object) -> None:
         """Note when the model was ready to judge."""
@@ -38,22 +38,26 @@ class VerdictCollector(Callback):
             raise ValueError(msg)
         self._keep("scores", batch.pred_score.flatten())
         self._keep("labels", batch.gt_label.flatten())
-        if batch.anomaly_map is not None and batch.gt_mask is not None:
+        if batch.anomaly_map is not None:
             maps = batch.anomaly_map.reshape(-1, *batch.anomaly_map.shape[-2:])  # (N, H, W)
-            self._keep("maps", maps)
-            self._keep("masks", masks_like(batch.gt_mask, maps))
+            self._keep("largest", maps.amax(dim=(1, 2)))
+            if batch.gt_mask is not None:
+                self._keep("maps", maps)
+                self._keep("masks", masks_like(batch.gt_mask, maps))
 
     def _keep(self, name: str, values: torch.Tensor) -> None:
-        self._batches[name].append(values.detach().cpu())
+        values = values.detach().cpu()
+        # NumPy has no bfloat16.
+        self._batches[name].append(values.float() if values.dtype is torch.bfloat16 else values)
 
     def arrays(self) -> dict[str, Array]:
-        """Scores (N,), labels (N,), and, if all images have them, maps and masks (N, H, W); each batch is let go."""
+        """What was kept of all images, by name: (N,), maps and masks (N, H, W); each batch is let go."""
         images = sum(len(batch) for batch in self._batches["scores"])
         if images == 0:
             msg = "There were no test images. Look at the dataset's folders and splits."
             raise ValueError(msg)
         found: dict[str, Array] = {}
-        for name in ("scores", "labels", "maps", "masks"):
+        for name in KEPT:
             batches = self._batches.pop(name)
             if sum(len(batch) for batch in batches) == images:
                 found[name] = torch.cat(batches).numpy()
@@ -69,7 +73,7 @@ def masks_like(masks: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     return values > 0.5
 
 
-def paper_scores(scores: Array, maps: Array) -> Array:
+def paper_scores(scores: Array, largest: Array) -> Array:
     """The few-shot image scores of the paper, which need all test images of a category at once.
 
     They are the mean of the text score and the largest value of the map, which is rescaled to [0, 1] over the test
@@ -78,18 +82,18 @@ def paper_scores(scores: Array, maps: Array) -> Array:
 
     Args:
         scores: Of :class:`AprilGAN` with references, (N,).
-        maps: Its raw maps, (N, H, W).
+        largest: Largest values of its raw maps, (N,).
 
     Raises:
         ValueError: If all maps have the same largest value.
 
     Example:
-        >>> paper_scores(np.array([0.3, 0.4]), np.array([[[0.2]], [[0.4]]])).round(6)
+        >>> paper_scores(np.array([0.3, 0.4]), np.array([0.2, 0.4])).round(6)
         array([0.2, 0.7])
     """
-    largest = maps.max(axis=(1, 2)).astype(np.float64)
+    largest = largest.astype(np.float64)
     if np.ptp(largest) == 0:
-        msg = f"All {len(maps)} maps have the largest value {largest[0]}, so that the paper's score is undefined."
+        msg = f"All {len(largest)} maps have the largest value {largest[0]}, so that the paper's score is undefined."
         raise ValueError(msg)
     text_scores = 2 * scores.astype(np.float64) - largest
     return np.asarray((text_scores + (largest - largest.min()) / np.ptp(largest)) / 2)
@@ -100,13 +104,12 @@ def judge(found: dict[str, Array], *, has_paper_scores: bool) -> tuple[dict[str,
 
     Args:
         found: As :meth:`VerdictCollector.arrays` gives them.
-        has_paper_scores: Whether the paper has another image score for this model, which needs maps.
+        has_paper_scores: Whether the paper has another image score for this model.
     """
-    streaming = image_metrics(found["labels"], found["scores"])
-    if "maps" not in found:
-        logger.info("The test images have no masks: there are no metrics of pixels.")
-        return streaming, {}
-    streaming = paper_metrics(found["masks"], found["maps"], found["labels"], found["scores"])
-    if has_paper_scores:
-        return streaming, image_metrics(found["labels"], paper_scores(found["scores"], found["maps"]))
-    return streaming, {}
+    labels, scores = found["labels"], found["scores"]
+    if "maps" in found:
+        streaming = paper_metrics(found["masks"], found["maps"], labels, scores)
+    else:  # without masks there are no metrics of pixels
+        streaming = image_metrics(labels, scores)
+    paper = image_metrics(labels, paper_scores(scores, found["largest"])) if has_paper_scores else {}
+    return streaming, paper

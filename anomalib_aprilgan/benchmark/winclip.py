@@ -42,7 +42,7 @@ class BenchmarkWinClip(WinClip):
         reference_seed (int): Seed of the draw of references.
         scales (tuple[int, ...]): Sides of the windows.
         backbone (str | None): Another CLIP instead of WinCLIP's own, where that is out of reach; it says so.
-        pretrained (str | None): Its weights.
+        pretrained (str | None): Its weights; None means random ones.
         image_size (int): Side in pixels of its input; of WinCLIP's own it is 240.
         post_processor (nn.Module | bool): As in anomalib, like the two below.
         evaluator (Any): Metrics.
@@ -82,7 +82,8 @@ class BenchmarkWinClip(WinClip):
             pre_processor = PreProcessor(Compose([resize, normalize]))
             with _put_in_place(build_clip(backbone, pretrained, image_size)):
                 super().__init__(**arguments, scales=tuple(scales), pre_processor=pre_processor, **parts)
-            remarks.append(f"WinCLIP's code with the CLIP {backbone} instead of its own")
+            weights = "random weights" if pretrained is None else f"weights {pretrained}"
+            remarks.append(f"WinCLIP's code with the CLIP {backbone} ({weights}, {image_size} px) instead of its own")
         self.reference_seed = reference_seed
         self.remarks = "; ".join(remarks)
 

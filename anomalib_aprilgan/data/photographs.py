@@ -20,7 +20,8 @@ The textiles come from ``conformal-clip-data`` 0.1.4, under the MIT licence: 1,0
 They are drawn by a statistical model (the R package ``spc4sts``) and are not photographs. The mean difference of
 neighbouring pixels alone finds the global defects with an AUROC of 0.985.
 
-No image has a mask. Both packages are optional and looked for only when a set is written. Write the sets with
+No image has a mask. Both packages are optional and looked for only when a set is written. :func:`textile` is the
+datamodule of a textile set, and writes it if need be. Write the sets by hand with
 ``python -m anomalib_aprilgan.data.photographs ROOT`` and read each with
 ``Folder(name, root=ROOT/name, normal_dir="train/good", normal_test_dir="test/good", abnormal_dir="test/defect")``.
 """
@@ -35,6 +36,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Literal, TypeAlias
+
+from anomalib.data import Folder
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +104,27 @@ def write_textile(root: str | Path, kind: TextileDefect, seed: int = 0) -> Path:
     defect_folder = {"local": package.local_dir, "global": package.global_dir}[kind]()
     plan = _plan(sorted(package.nominal_dir().glob("*.jpg")), sorted(defect_folder.glob("*.jpg")), seed)
     return _write_set(Path(root) / f"textile_{kind}", plan)
+
+
+def textile(defect: TextileDefect, root: str | Path = "datasets") -> Folder:
+    """Datamodule of the textiles with one kind of defect, which are written before their first use.
+
+    Args:
+        defect: ``local`` or ``global``, as in :func:`write_textile`.
+        root: The folder of the set's folder.
+    """
+    folder = Path(root) / f"textile_{defect}"
+    if not folder.is_dir():  # it appears whole or not at all
+        write_textile(root, defect)
+    return Folder(
+        folder.name,
+        root=folder,
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir="test/defect",
+        val_split_mode="none",
+        num_workers=0,
+    )
 
 
 def _import_or_explain(module: str, distribution: str) -> ModuleType:

@@ -3,6 +3,7 @@
 
 """A miniature of the whole benchmark: two categories, two seeds, every kind of method, through the command line."""
 
+import base64
 import csv
 import json
 import logging
@@ -18,8 +19,8 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_aprilgan.benchmark import COLUMNS, harness
 from anomalib_aprilgan.benchmark.harness import run_benchmark
-from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs, read_plan
-from anomalib_aprilgan.benchmark.single_run import LATENCY_COLUMNS, PAPER_COLUMNS, ROW_COLUMNS, digest
+from anomalib_aprilgan.benchmark.plan import Dataset, Method, read_plan
+from anomalib_aprilgan.benchmark.single_run import LATENCY_COLUMNS, PAPER_COLUMNS, digest
 from anomalib_aprilgan.cli import main
 
 CATEGORIES = ["bottle", "cable"]
@@ -33,11 +34,6 @@ def small_patchcore(post_processor, evaluator, visualizer):
     return Patchcore(
         "resnet18", ("layer1",), pre_trained=False, num_neighbors=1, pre_processor=PreProcessor(transform), **parts
     )
-
-
-def no_model(post_processor, evaluator, visualizer):
-    """What a plan may name by mistake."""
-    return {}
 
 
 def write_images(root: Path, *, masks: bool = True) -> Path:
@@ -182,9 +178,11 @@ class TestMiniature:
             ["| 1-shot", "Patchcore", "streaming", "2"],
             ["| full", "Patchcore", "streaming", "2"],
         ]
-        assert "as published" not in text  # two categories are not the paper's fifteen
+        assert ", as published" not in text  # two categories are not the paper's fifteen
         assert "| bottle | full | Patchcore | streaming | 2 |" in text
-        assert "instead of its own" in text
+        assert "WinClip on MVTecAD: WinCLIP's code with the CLIP" in text
+        assert "(random weights, 56 px) instead of its own" in text
+        assert "| F1-max-cls | streaming, paper | the best on the images under test, as F1-max is defined |" in text
         assert "latency.png" in text
         assert (finished[1] / "latency.png").read_bytes().startswith(b"\x89PNG")
 
@@ -197,7 +195,13 @@ class TestMiniature:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert " & ".join(cells).replace("±", r"$\pm$") + r" \\" in latex
         assert "".join(f"<td>{cell}</td>" for cell in cells) in page
-        assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == page.count("<table>") == 3
+        assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == page.count("<table>") == 4
+        picture = base64.b64encode((folder / "latency.png").read_bytes()).decode()
+        assert f'<img src="data:image/png;base64,{picture}"' in page
+        fragment = (folder / "comparison.md").read_text(encoding="utf-8")
+        assert fragment.startswith("### MVTecAD\n\n| setting |")
+        assert row in fragment
+        assert "by category" not in fragment
 
     def test_a_second_start_runs_only_what_is_missing(self, finished, plan, monkeypatch):
         folder = finished[1]
@@ -214,107 +218,3 @@ class TestMiniature:
         assert {run.method_name for run in tried} == {"Broken", "Untaught"}
         assert len(failures) == 6
         assert (folder / "results.csv").read_bytes() == before
-
-
-class TestStops:
-    """With a stand-in for the runs themselves."""
-
-    @pytest.fixture
-    def do(self, plan, tmp_path, monkeypatch):
-        """Run the plan with a function in place of the runs; the names of the runs that were begun."""
-
-        def start(execute):
-            begun = []
-
-            def note(run, settings):
-                begun.append(str(run))
-                return {**dict.fromkeys(ROW_COLUMNS, ""), "run": run.key, "seconds": 2.0, **execute(run)}
-
-            monkeypatch.setattr(harness, "execute", note)
-            monkeypatch.setattr(harness, "write_report", lambda *_: None)
-            methods, datasets = read_plan(Method, plan["methods"]), read_plan(Dataset, plan["datasets"])
-            failures = run_benchmark(methods, datasets, tmp_path, plan["shots"], plan["seeds"])
-            return begun, failures
-
-        return start
-
-    def test_after_a_kill_the_rest_is_done_and_the_run_under_way_comes_last(self, do, tmp_path):
-        countdown = iter([False, False, True])
-
-        def kill_at_third(run):
-            if next(countdown):
-                raise KeyboardInterrupt
-            return {}
-
-        with pytest.raises(KeyboardInterrupt):
-            do(kill_at_third)
-        assert len(read_rows(tmp_path)) == 2
-        killed = (tmp_path / "under_way").read_text(encoding="utf-8")
-        begun, failures = do(lambda run: {})
-        assert len(begun) == 24
-        assert not failures
-        rows = read_rows(tmp_path)
-        assert len({row["run"] for row in rows}) == len(rows) == 26
-        assert rows[-1]["run"] == killed
-        assert not (tmp_path / "under_way").exists()
-        assert do(lambda run: {}) == ([], [])
-
-    def test_progress_tells_what_is_left(self, do, caplog):
-        with caplog.at_level(logging.INFO):
-            do(lambda run: {})
-        assert "26 runs, 0 of them done before." in caplog.text
-        assert (
-            "Run 1 of 26: AprilGAN, zero-shot, MVTecAD/bottle, seed 0. Nothing is known of the time yet." in caplog.text
-        )
-        assert "Run 26 of 26: Patchcore, full, MVTecAD/cable, seed 1. About 0 s left." in caplog.text
-
-    def test_another_version_of_a_method_runs_anew(self, do, plan, tmp_path, monkeypatch):
-        do(lambda run: {})
-        other = {
-            **plan["methods"]["AprilGAN"],
-            "init_args": {**plan["methods"]["AprilGAN"]["init_args"], "layers": [1]},
-        }
-        monkeypatch.setitem(plan["methods"], "AprilGAN", other)
-        begun, _ = do(lambda run: {})
-        assert len(begun) == 6
-        assert all(name.startswith("AprilGAN") for name in begun)
-
-
-class TestPlan:
-    @pytest.mark.parametrize(
-        ("name", "changes", "message"),
-        [
-            ("AprilGAN", {"shots": ["full"]}, "Method 'AprilGAN' takes references by number"),
-            ("Patchcore", {"shots": [-1]}, "shots=-1 of method 'Patchcore' must be 0, a number"),
-            ("AprilGAN", {"class_path": "NoSuchModel"}, "class_path='NoSuchModel' is not found"),
-            ("AprilGAN", {"class_path": "no_such.Model"}, "class_path='no_such.Model' is not found"),
-            ("AprilGAN", {"init_args": {"k_shot": 2}}, "has k_shot in init_args. Use shots"),
-            (
-                "AprilGAN",
-                {"published_as": "AprilGAN"},
-                "published_as='AprilGAN' is not among the published figures. Choose of APR",
-            ),
-            ("AprilGAN", {"seeds": [1]}, "Method 'AprilGAN' has .*seeds. It needs class_path, and may have"),
-        ],
-    )
-    def test_wrong_plans_are_refused_before_anything_runs(self, name, changes, message, plan):
-        methods = {**plan["methods"], name: {**plan["methods"][name], **changes}}
-        with pytest.raises(ValueError, match=message):
-            list_runs(read_plan(Method, methods), read_plan(Dataset, plan["datasets"]), plan["shots"], plan["seeds"])
-
-    @pytest.mark.parametrize(("seeds", "shots", "message"), [([], [1], "seeds is empty"), ([0], [], "has no shots")])
-    def test_nothing_to_run_is_told(self, seeds, shots, message, plan):
-        methods = read_plan(Method, {"Padim": {"class_path": "Padim"}})
-        with pytest.raises(ValueError, match=message):
-            list_runs(methods, read_plan(Dataset, plan["datasets"]), shots, seeds)
-
-    def test_what_is_no_model_or_no_data_is_told_by_name(self, plan):
-        methods = {"odd": Method("anomalib_aprilgan.benchmark.plan.Method", {"class_path": "x"})}
-        runs = list_runs(methods, {"odd": Dataset("anomalib.data.ImageBatch", {"image": None})}, [1], [0])
-        with pytest.raises(TypeError, match="unexpected keyword argument 'post_processor'"):
-            runs[0].build_model()
-        methods = {"odd": Method("test_harness.no_model")}
-        with pytest.raises(TypeError, match="gives a dict, expected an AnomalibModule"):
-            list_runs(methods, read_plan(Dataset, plan["datasets"]), [1], [0])[0].build_model()
-        with pytest.raises((TypeError, ValueError)):
-            runs[0].build_datamodule()

@@ -7,7 +7,7 @@ import multiprocessing
 
 import pytest
 
-from anomalib_aprilgan.benchmark.journal import Journal
+from anomalib_aprilgan.benchmark.journal import Journal, JournalError
 
 COLUMNS = ["run", "remarks"]
 
@@ -48,7 +48,7 @@ def test_other_columns_are_refused(journal):
     with pytest.raises(ValueError, match=r"The row has the columns \['run'\], expected"):
         journal.append({"run": 1})
     journal.append({"run": 1, "remarks": ""})
-    with pytest.raises(ValueError, match=r"has other columns than this version writes\. Move it away"):
+    with pytest.raises(JournalError, match=r"has other columns than this version writes\. Move it away"):
         Journal(journal.path, [*COLUMNS, "new"])
 
 
@@ -56,7 +56,7 @@ def _try_lock(journal, answers):
     try:
         with journal.locked():
             answers.put("locked")
-    except RuntimeError as error:
+    except JournalError as error:
         answers.put(str(error))
 
 

@@ -4,15 +4,18 @@
 """The paper's metrics against the authors' numbers, scikit-learn, and sums done by hand."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, create_anomalib_metric
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from anomalib_aprilgan.benchmark import COLUMNS, PublishedAUPRO, paper_metrics, ranking
+from anomalib_aprilgan.benchmark import COLUMNS, PublishedAUPRO, blocks, paper_metrics, ranking
 from anomalib_aprilgan.benchmark.metrics_cost import compare
 from anomalib_aprilgan.benchmark.ranking import rank
 from anomalib_aprilgan.benchmark.region_overlap import region_overlap
@@ -153,6 +156,24 @@ class TestPublishedAUPRO:
         ):
             metric.compute()
 
+    def test_anomalib_evaluates_with_it(self, golden_arrays):
+        """Beside anomalib's own AUPRO, from the batches that a model gives."""
+        arrays = golden_arrays("metrics")
+        fields = ["anomaly_map", "gt_mask"]
+        metrics = [kind(fields, "pixel_") for kind in (create_anomalib_metric(PublishedAUPRO), AUPRO)]
+        maps, masks = torch.from_numpy(arrays["noisy.maps"]), torch.from_numpy(arrays["masks"]).bool()
+        for part in (slice(0, 5), slice(5, 12)):
+            batch = ImageBatch(
+                image=torch.zeros(len(maps[part]), 3, 64, 64), anomaly_map=maps[part], gt_mask=masks[part]
+            )
+            for metric in metrics:
+                metric.update(batch)
+        published, theirs = (metric.compute().item() for metric in metrics)
+        assert [metric.name for metric in metrics] == ["pixel_PublishedAUPRO", "pixel_AUPRO"]
+        assert published == pytest.approx(arrays["noisy.zero_shot"][3], abs=1e-6)
+        assert 0 < theirs < 1
+        assert theirs != pytest.approx(published, abs=1e-6)
+
     def test_bad_maps_are_refused(self, arrays):
         metric = PublishedAUPRO()
         metric.update(arrays["maps"].log(), arrays["masks"])
@@ -197,7 +218,28 @@ class TestErrors:
 def test_cost_is_measured_and_the_plain_computation_agrees():
     line = compare(images=6, image_size=40)
     assert re.fullmatch(
-        r"6 images of 40 px: .* s, process at most .* GiB; plain: .* s, the numbers differ by (\de-\d\d) at most", line
+        r"6 images of 40 px: \S+ s, process at most \S+ GiB; plain: \S+ s, (\S+) times as long; "
+        r"the numbers differ by (\de-\d\d) at most",
+        line,
     )
     assert float(re.search(r"\de-\d\d", line).group()) < 1e-9
     assert "plain" not in compare(images=3, image_size=40, plain=False)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(monkeypatch):
+    """Besides the arguments, as much for 60 images as for 20; a plain computation holds several copies."""
+    for module, name in ((ranking, "RANGE_SIZE"), (blocks, "BLOCK_SIZE")):
+        monkeypatch.setattr(module, name, 2**14)
+    monkeypatch.setattr(ranking, "SAMPLE_SIZE", 2**8)
+    peaks = []
+    for images in (20, 60):
+        generator = np.random.default_rng(0)
+        maps = generator.random((images, 64, 64), dtype=np.float32)
+        masks = maps + generator.random(maps.shape, dtype=np.float32) > 1.8
+        labels = np.arange(images) % 2
+        tracemalloc.start()
+        paper_metrics(masks, maps, labels, generator.random(images))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert peaks[-1] < maps.nbytes
+    assert peaks[1] < 1.5 * peaks[0]

@@ -12,6 +12,7 @@ from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark import rendered_products as report
 from anomalib_aprilgan.benchmark.rendered_products import line_interval, measure, report_rendered_products
 from anomalib_aprilgan.demo import RenderedProducts
+from anomalib_aprilgan.demo.rendered_products import RENDERER
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -83,4 +84,4 @@ def test_measured_are_raw_verdicts_of_a_product_line(kind, monkeypatch, tmp_path
     assert len(figures) == 3
     assert all(0 <= figure <= 1 for figure in figures)
     assert figures[0] * 4 == round(figures[0] * 4)  # two good and two defective parts make four pairs
-    assert [path.name for path in tmp_path.iterdir()] == ["line3-1-224-1-2-2"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"line3-{RENDERER}-224-1-2-2"]

@@ -1,16 +1,13 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Anomalib's own benchmark with our models, WinClip's traps, and the shape of the configs that we ship."""
+"""Models for anomalib's own benchmark, WinClip's traps, and the shape of the configs that we ship."""
 
+import inspect
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -22,16 +19,9 @@ from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs, read_pl
 from anomalib_aprilgan.benchmark.published import CATEGORIES
 from anomalib_aprilgan.benchmark.stock_pipeline import BenchmarkModel
 from anomalib_aprilgan.benchmark.winclip import BenchmarkWinClip
+from anomalib_aprilgan.cli import benchmark
 
 REPOSITORY = Path(__file__).parents[2]
-# The entry point does in an installation what the second line does here.
-STOCK = """
-from anomalib_aprilgan.benchmark.stock_pipeline import BenchmarkModel
-__import__("anomalib.models").models.BenchmarkModel = BenchmarkModel
-from anomalib.pipelines import Benchmark
-from argparse import Namespace
-Benchmark().run(Namespace(config="benchmark.yaml"))
-"""
 
 
 def read_config(name):
@@ -41,38 +31,6 @@ def read_config(name):
 @pytest.fixture
 def other_clip(tiny_backbone):
     return {"backbone": tiny_backbone, "pretrained": None, "image_size": 56}
-
-
-@pytest.mark.slow
-def test_anomalibs_benchmark_keeps_one_table_of_all_models(tmp_path, tiny_backbone):
-    """The shipped config with other data, small models and less of each."""
-    config = read_config("benchmark.yaml")
-    tiny = [f"backbone={tiny_backbone}", "pretrained=null", "image_size=56"]
-    options = {
-        "AprilGAN": [*tiny, "layers=[2]"],
-        "WinClip": tiny,
-        "Patchcore": ["backbone=resnet18", "pre_trained=false"],
-    }
-    options["Patchcore"] += ["layers=[layer3]", "coreset_sampling_ratio=0.02"]
-    jobs = config["benchmark"]["model"]["init_args"]["grid"]
-    wanted = [("AprilGAN", 0), ("AprilGAN", 1), ("WinClip", 0), ("WinClip", 1), ("Patchcore", 0)]
-    jobs = [{**job, "options": options[job["method"]]} for job in jobs if (job["method"], job["k_shot"]) in wanted]
-    config["accelerator"] = "cpu"
-    config["benchmark"]["model"]["init_args"]["grid"] = jobs
-    data = {"root": str(write_images(tmp_path / "MVTecAD")), "category": {"grid": ["bottle"]}, "num_workers": 0}
-    config["benchmark"]["data"]["init_args"] = data
-    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "ANOMALIB_APRILGAN_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", STOCK], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    (file,) = tmp_path.glob("runs/benchmark/*/results.csv")
-    table = pd.read_csv(file)
-    assert list(zip(table["model.init_args.method"], table["model.init_args.k_shot"], strict=True)) == wanted, (
-        done.stderr
-    )
-    metrics = ["image_AUROC", "image_F1Max", "image_AveragePrecision", "pixel_AUROC", "pixel_F1Max", "pixel_AUPRO"]
-    assert table[metrics].notna().all(axis=None)
 
 
 class TestBenchmarkModel:
@@ -120,10 +78,21 @@ class TestWinClip:
         model = BenchmarkWinClip(**other_clip)
         assert "silently wrong window embeddings with open_clip_torch 3.3.0" in caplog.text
         assert "silently wrong window embeddings" in model.remarks
-        assert "tiny_vit.json instead of its own" in model.remarks
+        assert "tiny_vit.json (random weights, 56 px) instead of its own" in model.remarks
 
 
 class TestConfigs:
+    @pytest.mark.parametrize(
+        ("name", "count"),
+        [("own_benchmark", 44), ("demo_benchmark", 300), ("anomaly_clip_benchmark", 162)],
+    )
+    def test_plans_are_whole(self, name, count):
+        config = read_config(f"{name}.yaml")
+        plans = read_plan(Method, config["methods"]), read_plan(Dataset, config["datasets"])
+        assert len(list_runs(*plans, config["shots"], config["seeds"])) == count
+        known = {*inspect.signature(benchmark).parameters}
+        assert config.keys() <= known
+
     @pytest.mark.parametrize(("name", "dataset"), [("paper_mvtec.yaml", "mvtec"), ("paper_visa.yaml", "visa")])
     def test_paper_configs_have_the_published_settings(self, name, dataset):
         config = read_config(name)

@@ -119,15 +119,27 @@ class TestPublished:
 
 class TestReport:
     def test_without_any_row_it_tells_so(self, runs, tmp_path):
-        write_report(tmp_path, [], runs, ["AprilGAN: ValueError: no"])
+        write_report(tmp_path, [], runs, {"AprilGAN": "ValueError: no"})
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         assert "0 of 24 runs are done." in text
         assert "Failed: AprilGAN: ValueError: no" in text
         assert not (tmp_path / "latency.png").exists()
+        assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == "\n"
+
+    def test_datasets_without_masks_leave_their_panel_empty(self, runs, tmp_path):
+        missing = dict.fromkeys(set(COLUMNS) - set(IMAGE_COLUMNS), "")
+        rows = [{**row, **missing, "ms_median_batch_1": "8"} for row in make_rows(runs)]
+        write_report(tmp_path, rows, runs, {})
+        text = (tmp_path / "report.md").read_text(encoding="utf-8")
+        assert text.count("VisA: no metrics of pixels, since not all images have masks.") == 1
+        assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
+        write_report(tmp_path, [*rows[1:], {**make_rows(runs[:1])[0], "method": "Other"}], runs, {})
+        text = (tmp_path / "report.md").read_text(encoding="utf-8")
+        assert text.count("AprilGAN on VisA: no metrics of pixels, since the model gives no maps.") == 1
 
     def test_leaks_adapters_and_remarks_are_told_once(self, runs, tmp_path):
         more = {"adapters": "visa", "trained_on": "visa", "trained_on_test_data": "True", "remarks": "odd"}
-        write_report(tmp_path, [{**row, **more} for row in make_rows(runs)], runs, [])
+        write_report(tmp_path, [{**row, **more} for row in make_rows(runs)], runs, {})
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         assert text.count("AprilGAN on VisA: adapters visa.") == 1
         assert text.count("AprilGAN on VisA: parts were trained on the data under test.") == 1
@@ -140,9 +152,17 @@ class TestReport:
         assert r"50 \% \& more" in latex
         assert r"<1 $\pm$ 2> \\" in latex
         assert r"\caption{a\_b}" in latex
+        assert latex.startswith("% \\usepackage{booktabs,graphicx,longtable}\n")
         page = as_html("T", parts)
         assert "<p>50 % &amp; more</p>" in page
         assert "<td>&lt;1 ± 2&gt;</td>" in page
+
+    def test_long_tables_go_over_pages(self):
+        latex = as_latex("T", [Table("t", ["x"], [["1"]] * 41)])
+        assert latex.count("1 \\\\\n") == 41
+        assert r"\begin{longtable}{l}\caption{t} \\" in latex
+        assert r"\endhead" in latex
+        assert r"\begin{table}" not in latex
 
 
 def test_deviation_of_one_seed_is_not_made_up(runs):

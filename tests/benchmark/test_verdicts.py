@@ -46,12 +46,13 @@ def test_the_authors_run_again_from_images_to_the_printed_table(mode, golden_arr
         found = {
             "scores": verdict.pred_score.numpy(),
             "labels": arrays["labels"][chosen],
+            "largest": verdict.anomaly_map.amax(dim=(1, 2)).numpy(),
             "maps": verdict.anomaly_map.numpy(),
             "masks": arrays["gt_binary"][chosen],
         }
         streaming, paper = judge(found, has_paper_scores=mode == "few_shot")
         if mode == "few_shot":
-            scores = paper_scores(found["scores"], found["maps"])
+            scores = paper_scores(found["scores"], found["largest"])
             assert scores == pytest.approx(arrays["few_shot.image_score"][chosen], abs=1e-5)
         rows.append(list({**streaming, **paper}.values()))
         assert rows[-1] == pytest.approx(arrays[f"{mode}.metrics"][position], abs=2e-5)
@@ -63,21 +64,33 @@ def test_the_authors_run_again_from_images_to_the_printed_table(mode, golden_arr
 def test_batches_are_put_together():
     found = collect(batch(), batch())
     shapes = {name: values.shape for name, values in found.items()}
-    assert shapes == {"scores": (4,), "labels": (4,), "maps": (4, 2, 2), "masks": (4, 2, 2)}
+    assert shapes == {"scores": (4,), "labels": (4,), "largest": (4,), "maps": (4, 2, 2), "masks": (4, 2, 2)}
     streaming, paper = judge(found, has_paper_scores=False)
     assert tuple(streaming) == COLUMNS
     assert streaming["AUROC-segm"] == 1
     assert paper == {}
 
 
-def test_without_masks_there_are_metrics_of_images(caplog):
-    streaming, paper = judge(collect(batch(gt_mask=None)), has_paper_scores=True)
-    assert tuple(streaming) == IMAGE_COLUMNS
-    assert paper == {}
+def test_without_masks_there_are_metrics_of_images_in_both_protocols():
+    """Text scores 2 s - m are 0.8 and 0.3; with the largest map values stretched to 0 and 1, the order turns."""
+    found = collect(batch(gt_mask=None, pred_score=torch.tensor([0.55, 0.6])))
+    assert found["largest"].tolist() == pytest.approx([0.3, 0.9])
+    streaming, paper = judge({**found, "scores": np.array([0.61, 0.6])}, has_paper_scores=True)
+    assert tuple(streaming) == tuple(paper) == IMAGE_COLUMNS
+    assert (streaming["AUROC-cls"], paper["AUROC-cls"]) == (0, 1)
 
 
 def test_masks_of_some_images_only_are_not_compared():
-    assert set(collect(batch(), batch(gt_mask=None))) == {"scores", "labels"}
+    assert set(collect(batch(), batch(gt_mask=None))) == {"scores", "labels", "largest"}
+
+
+def test_without_maps_there_are_scores_only():
+    assert set(collect(batch(anomaly_map=None))) == {"scores", "labels"}
+
+
+def test_maps_of_bfloat16_are_kept():
+    maps = torch.tensor([[[0.5]], [[0.25]]], dtype=torch.bfloat16)
+    assert collect(batch(anomaly_map=maps, gt_mask=None))["largest"].tolist() == [0.5, 0.25]
 
 
 def test_masks_of_another_size_are_brought_to_the_maps():
@@ -95,4 +108,4 @@ def test_nothing_to_measure_is_told():
     with pytest.raises(
         ValueError, match=r"All 2 maps have the largest value 1\.0, so that the paper's score is undefined"
     ):
-        paper_scores(np.zeros(2), np.ones((2, 2, 2)))
+        paper_scores(np.zeros(2), np.ones(2))

@@ -3,12 +3,16 @@
 
 """The stock anomalib, in processes of its own, knows the model of the installed package."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from host_environment import REPOSITORY, Environment
+from PIL import Image
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
@@ -138,3 +142,40 @@ def test_a_spawned_worker_knows_it(from_wheel: Environment) -> None:
 
 def test_the_variable_leaves_anomalib_as_it_is(from_wheel: Environment) -> None:
     assert from_wheel.evaluate(SWITCHED_OFF, ANOMALIB_MODEL_PLUGINS="0") == [[False, False, False], True]
+
+
+def test_its_benchmark_keeps_one_table_of_all_models(
+    from_wheel: Environment, tiny_backbone: str, photographs: Path, tmp_path: Path
+) -> None:
+    """The shipped config with other data, small models and less of each."""
+    config = yaml.safe_load((REPOSITORY / "configs" / "benchmark.yaml").read_text(encoding="utf-8"))
+    tiny = [f"backbone={tiny_backbone}", "pretrained=null", "image_size=56"]
+    patchcore = ["backbone=resnet18", "pre_trained=false", "layers=[layer3]", "coreset_sampling_ratio=0.02"]
+    options = {"AprilGAN": [*tiny, "layers=[2]"], "WinClip": tiny, "Patchcore": patchcore}
+    arguments = config["benchmark"]["model"]["init_args"]
+    wanted = [("AprilGAN", 0), ("AprilGAN", 1), ("WinClip", 0), ("WinClip", 1), ("Patchcore", 0)]
+    jobs = [job for job in arguments["grid"] if (job["method"], job["k_shot"]) in wanted]
+    arguments["grid"] = [{**job, "options": options[job["method"]]} for job in jobs]
+    folders = {"normal_dir": "good", "abnormal_dir": "bad", "mask_dir": str(write_masks(photographs, tmp_path))}
+    names = {"name": {"grid": ["demo"]}, "root": str(photographs), "num_workers": 0}
+    config["benchmark"]["data"] = {"class_path": "Folder", "init_args": {**names, **folders}}
+    config["accelerator"] = "cpu"
+    file = tmp_path / "benchmark.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    done = from_wheel.anomalib(["benchmark", "--config", str(file)])
+    (table,) = from_wheel.folder.glob("runs/benchmark/*/results.csv")
+    with table.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    found = [(row["model.init_args.method"], int(row["model.init_args.k_shot"])) for row in rows]
+    assert found == wanted, done.stderr
+    metrics = ["image_AUROC", "image_F1Max", "image_AveragePrecision", "pixel_AUROC", "pixel_F1Max", "pixel_AUPRO"]
+    assert all(0 <= float(row[metric]) <= 1 for row in rows for metric in metrics)
+
+
+def write_masks(photographs: Path, folder: Path) -> Path:
+    """Masks of a spot for the bad photographs."""
+    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask[20:40, 20:40] = 255
+    for photograph in (photographs / "bad").iterdir():
+        Image.fromarray(mask).save(folder / photograph.name)
+    return folder

@@ -1,0 +1,54 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Ctrl-C and SIGTERM, which stop a benchmark also while a trainer works."""
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+
+class Stop:
+    """Whether a signal has come: an exception alone is lost where it strikes a finalizer."""
+
+    is_wanted = False
+
+    def check(self) -> None:
+        """Stop now, if a signal has come.
+
+        Raises:
+            KeyboardInterrupt: If one has.
+        """
+        if self.is_wanted:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stopped_by_signals() -> Generator[Stop, None, None]:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt unless they are ignored, and put the handlers back at the end.
+
+    Lightning waits with SIGTERM for the next batch, and ignores it in the last one, unless there is a handler.
+    """
+    wish = Stop()
+
+    def stop(*_: object) -> None:
+        wish.is_wanted = True
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()  # others can have no handlers
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether it is an interrupt, or the exit that Lightning makes of one."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
+    )

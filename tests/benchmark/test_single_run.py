@@ -1,0 +1,89 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The images of a run, and settings that a model would ignore."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from anomalib import LearningType
+from test_harness import write_images
+
+from anomalib_aprilgan.benchmark import single_run
+from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
+
+
+def runs_of(tmp_path, shots=(0, 2, "full"), seeds=(0, 1), **limits):
+    root = tmp_path / "MVTecAD"
+    if not root.exists():
+        write_images(root)
+    dataset = Dataset("MVTecAD", {"root": str(root), "num_workers": 0}, ["bottle"], **limits)
+    runs = list_runs({"any": Method("Patchcore")}, {"MVTecAD": dataset}, shots, seeds)
+    return {(run.shots, run.seed): run for run in runs}
+
+
+def names_of(images):
+    return ["/".join(Path(path).parts[-2:]) for path in images.samples.image_path]
+
+
+def test_references_are_the_training_images(tmp_path):
+    runs = runs_of(tmp_path)
+    for seed in (0, 1):
+        datamodule, references = single_run.open_data(runs[2, seed])
+        assert len(references) == 2
+        assert {Path(path) for path in datamodule.train_data.samples.image_path} == {*references}
+    _, references = single_run.open_data(runs["full", 0])
+    assert len(references) == 4
+    assert single_run.open_data(runs[0, 0])[1] == []
+
+
+def test_limits_keep_as_many_of_each_kind_the_same_in_all_runs(tmp_path):
+    whole, _ = single_run.open_data(runs_of(tmp_path)["full", 0])
+    assert len(names_of(whole.test_data)) == 5
+    opened = [single_run.open_data(run) for run in runs_of(tmp_path, max_train_images=3, max_test_images=2).values()]
+    tests = {tuple(names_of(datamodule.test_data)) for datamodule, _ in opened}
+    (kept,) = tests
+    assert [name.partition("/")[0] for name in kept] == ["broken", "broken", "good", "good"]
+    assert set(kept) < set(names_of(whole.test_data))
+    none, first, second, full, same = (references for _, references in opened)
+    assert none == []
+    assert len(full) == 3
+    assert full == same
+    assert {*first, *second} <= {*full}
+
+
+@pytest.mark.parametrize(
+    ("split", "counts"),
+    [("none", "0 normal and 2 anomalous"), ("from_test", "0 normal and 1 anomalous")],
+)
+def test_images_of_one_kind_are_told_before_anything_else(split, counts, tmp_path, caplog):
+    (run,) = runs_of(tmp_path, ["full"], [0]).values()
+    root = tmp_path / "MVTecAD" / "bottle"  # a fifth of its four good images is none
+    folders = {"root": str(root), "normal_dir": "train/good", "abnormal_dir": "test/broken"}
+    folder = Dataset("Folder", {"name": "bottle", **folders, "val_split_mode": split})
+    with pytest.raises(ValueError, match=f"MVTecAD/bottle has {counts} test images, but metrics need both. Look at"):
+        single_run.execute(replace(run, dataset=folder), single_run.Settings())
+    assert ("put aside for validation" in caplog.text) == (split == "from_test")
+
+
+@pytest.mark.parametrize(
+    ("shots", "learning_type", "message"),
+    [
+        (0, LearningType.ONE_CLASS, "any learns from normal images, so 0 is not among its shots"),
+        (2, LearningType.ZERO_SHOT, "any looks at no reference, so 2 is not among its shots"),
+        ("full", LearningType.ZERO_SHOT, "any looks at no reference, so full is not among its shots"),
+    ],
+)
+def test_settings_that_a_model_ignores_are_refused(shots, learning_type, message, tmp_path):
+    run = runs_of(tmp_path)[shots, 0]
+    with pytest.raises(ValueError, match=message):
+        single_run.check_shots(run, SimpleNamespace(learning_type=learning_type))
+
+
+def test_the_processor_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(single_run, "CPU_INFO", tmp_path / "cpuinfo")
+    assert single_run.processor_name()  # Python's own, where the system tells nothing
+    single_run.CPU_INFO.write_text("vendor_id\t: X\nmodel name\t: Good CPU @ 2 GHz\nflags\t: a\n", encoding="utf-8")
+    assert single_run.processor_name() == "Good CPU @ 2 GHz"
