@@ -119,7 +119,7 @@ def prompt_settings_of(backbone: str) -> PromptSettings:
 
     Example:
         >>> prompt_settings_of("aprilgan-tiny").image_size, prompt_settings_of("ViT-L-14-336").lengths
-        (224, (12, 4, 9))
+        (128, (12, 4, 9))
     """
     return EMBEDDED_PROMPTS if backbone == BACKBONE else PAPER_PROMPTS
 

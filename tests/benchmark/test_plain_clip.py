@@ -84,5 +84,5 @@ def test_two_lines_of_a_plan_each_beside_anomalyclip(bottles, tiny, tmp_path):
 @pytest.mark.parametrize(("name", "more"), [("AnomalyCLIP", {"layers": [4], "dpam_layers": 3}), ("CLIP", {})])
 def test_figures_of_no_references_are_not_told_as_few_shot(name, more, bottles, tiny):
     (run,) = list_runs({name: Method(name, {**tiny, **more})}, bottles, [1], [0])
-    with pytest.raises(ValueError, match=rf"{name} judges without references, so 1 is not among its shots"):
+    with pytest.raises(ValueError, match=rf"{name} looks at no reference, so 1 is not among its shots"):
         execute(run, Settings("cpu", 0))

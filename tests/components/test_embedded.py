@@ -82,8 +82,8 @@ class TestPrompts:
 
     @pytest.mark.filterwarnings("ignore:No prompt_weights")
     def test_what_the_user_says_goes_first(self):
-        model = AnomalyCLIP("aprilgan-tiny", image_size=112, layers=[8], dpam_layers=2).model
-        assert (model.image_size, model.layers, model.dpam_layers) == (112, (8,), 2)
+        model = AnomalyCLIP("aprilgan-tiny", image_size=112, layers=[6], dpam_layers=2).model
+        assert (model.image_size, model.layers, model.dpam_layers) == (112, (6,), 2)
         assert model.trained_on is not None
         assert AnomalyCLIP("aprilgan-tiny", prompt_length=6).model.trained_on is None  # of another shape
         assert AnomalyCLIP("aprilgan-tiny", prompt_weights=None).model.trained_on is None
@@ -100,7 +100,7 @@ class TestPrompts:
 
     def test_a_hole_in_an_unseen_product_is_found(self):
         module = AnomalyCLIP(backbone="aprilgan-tiny").eval()
-        good, bad = (render("coin", 0, part=30, defect=defect) for defect in (None, "hole"))
+        good, bad = (render("coin", 0, part=30, defect=defect, size=128) for defect in (None, "hole"))
         with torch.no_grad():
             images = torch.cat([module.pre_processor.transform(as_image(shot.image.copy())) for shot in (good, bad)])
             verdict = module.model(images)
