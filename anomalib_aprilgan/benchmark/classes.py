@@ -14,6 +14,7 @@ OUR_NAMES = {
     "CLIP": "anomalib_aprilgan.benchmark.plain_clip.clip",
     "CLIP-AC": "anomalib_aprilgan.benchmark.plain_clip.clip_ac",
     "Padim": "anomalib_aprilgan.benchmark.padim.BenchmarkPadim",
+    "Patchcore": "anomalib_aprilgan.benchmark.patchcore.BenchmarkPatchcore",
     "RenderedProducts": "anomalib_aprilgan.demo.RenderedProducts",
     "WinClip": "anomalib_aprilgan.benchmark.winclip.BenchmarkWinClip",
 }
@@ -26,7 +27,7 @@ class PlanError(ValueError):
 def find_class(class_path: str, home: Any) -> Any:  # ruff: ignore[any-type] - a module, and a class or function in it
     """Find a class or function by its path, or by its name among ours or in anomalib.
 
-    Anomalib's WinClip and Padim are those made fit for comparisons, by whatever path.
+    Anomalib's WinClip, Padim and Patchcore are those made fit for comparisons, by whatever path.
 
     Raises:
         PlanError: If there is none.

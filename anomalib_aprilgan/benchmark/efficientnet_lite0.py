@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from anomalib.metrics import Evaluator
-from anomalib.models import Patchcore
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .padim import BenchmarkPadim
+from .patchcore import BenchmarkPatchcore
 from .photographs import BACKBONE, BLOCKS, find_patchcore_weights
 
 # Strides 4, 8 and 16, as the layers of PaDiM's own backbone.
@@ -29,7 +29,7 @@ def patchcore(
     post_processor: nn.Module | bool = True,
     evaluator: Evaluator | bool = True,
     visualizer: Visualizer | bool = True,
-) -> Patchcore:
+) -> BenchmarkPatchcore:
     """Patchcore on the middle blocks of EfficientNet-Lite0.
 
     Args:
@@ -39,7 +39,7 @@ def patchcore(
         evaluator: Metrics.
         visualizer: Images of the results.
     """
-    model = Patchcore(
+    model = BenchmarkPatchcore(
         BACKBONE,
         BLOCKS,
         pre_trained=False,

@@ -23,7 +23,8 @@ class BenchmarkModel:
     by the extremes of a validation split that is the test split.
 
     Args:
-        method (str): Name of a model of anomalib; ``WinClip`` and ``Padim`` are those made fit for comparisons.
+        method (str): Name of a model of anomalib; ``WinClip``, ``Padim`` and ``Patchcore`` are those made
+            fit for comparisons.
         k_shot (int): References of AprilGAN and WinClip; other models see all training images.
         options (Sequence[str]): Further arguments of the model, each ``name=value`` with the value in YAML.
 
@@ -33,7 +34,7 @@ class BenchmarkModel:
     Example:
         >>> options = ["backbone=resnet18", "layers=[layer2]", "pre_trained=false"]
         >>> type(BenchmarkModel("Patchcore", options=options)).__name__
-        'Patchcore'
+        'BenchmarkPatchcore'
     """
 
     def __new__(cls, method: str, k_shot: int = 0, options: Sequence[str] = ()) -> AnomalibModule:  # type: ignore[misc]

@@ -13,6 +13,7 @@ from anomalib.pre_processing import PreProcessor
 
 from anomalib_aprilgan.benchmark.classes import PlanError, find_class
 from anomalib_aprilgan.benchmark.padim import BenchmarkPadim
+from anomalib_aprilgan.benchmark.patchcore import BenchmarkPatchcore
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs, read_plan
 from anomalib_aprilgan.benchmark.winclip import BenchmarkWinClip
 from anomalib_aprilgan.cli import main
@@ -147,6 +148,7 @@ class TestClasses:
     def test_anomalibs_traps_are_met_by_no_path(self, path):
         assert find_class(path, models) is BenchmarkWinClip
         assert find_class(path.replace("WinClip", "Padim"), models) is BenchmarkPadim
+        assert find_class(path.replace("WinClip", "Patchcore"), models) is BenchmarkPatchcore
 
     def test_names_of_ours_and_of_anomalib(self):
         assert find_class("RenderedProducts", data) is RenderedProducts
