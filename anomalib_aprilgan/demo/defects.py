@@ -28,6 +28,8 @@ class Damage(NamedTuple):
     mask: Image
 
 
+DARK = 0.3  # mean of the channels below which a surface cannot be darkened visibly
+
 Place: TypeAlias = tuple[float, float]
 Defect: TypeAlias = Callable[[View, Product, Place, np.random.Generator], Damage]
 
@@ -44,23 +46,25 @@ def scratch(view: View, product: Product, place: Place, rng: np.random.Generator
 
 
 def crack(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
-    """A dark, jagged line with a branch."""
+    """A jagged line with a branch: dark, or with bright edges in a dark material."""
     direction, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.9)
     stem = _walk(rng, place, direction, length, steps=7, bend=0.55)
     fork = stem[rng.integers(2, 5)] - (length / 4) * np.array([np.cos(direction + 0.8), np.sin(direction + 0.8)])
     branch = _walk(rng, (fork[0], fork[1]), direction + 0.8, length / 2, steps=4, bend=0.6)
     width = max(rng.uniform(0.015, 0.04), 1.2 * view.pixel)
     distance = np.minimum(path(view, stem, width), path(view, branch, width * 0.8))
-    dark = _local(product, place, view) * rng.uniform(0.05, 0.4)
-    return _tint(view, product, cover(distance, view.pixel), dark)
+    local = _local(product, place, view)
+    tone = local * rng.uniform(0.05, 0.4) if local.mean() > DARK else local + np.float32(rng.uniform(0.25, 0.5))
+    return _tint(view, product, cover(distance, view.pixel), tone)
 
 
 def hole(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
     """A round or oval hole with a dark inside and a lit edge."""
     radius = rng.uniform(0.06, 0.18)
     distance = _blob(view, place, radius, rng, ragged=0.1)
-    inside = _local(product, place, view) * rng.uniform(0.05, 0.35)
-    edge = np.clip(_local(product, place, view) * rng.uniform(1.1, 1.6), 0, 1)
+    local = _local(product, place, view)
+    inside, burr = local * rng.uniform(0.05, 0.35), 0.3 if local.mean() <= DARK else 0.0
+    edge = np.clip(local * rng.uniform(1.1, 1.6) + np.float32(burr), 0, 1)
     image = paint(product.image, edge, cover(distance - np.float32(0.15 * radius), view.pixel, 0.05 * radius))
     image = paint(image, inside, cover(distance, view.pixel, 0.1 * radius))
     return _damage(product, image, cover(distance - np.float32(0.15 * radius), view.pixel))
@@ -93,8 +97,7 @@ def dent(view: View, product: Product, place: Place, rng: np.random.Generator) -
     depth = np.exp(-(x**2 + y**2) / np.float32(0.4 * radius**2))
     slope = (np.cos(light) * x + np.sin(light) * y) / radius * depth
     bent = _displace(product.image, 0.35 * x * depth / view.pixel, 0.35 * y * depth / view.pixel)
-    shade = 1 + np.float32(rng.uniform(1.6, 2.6)) * slope.astype(np.float32)
-    image = np.clip(bent * shade[..., None], 0, 1)
+    image = _lit(bent, slope * rng.uniform(1.6, 2.6))
     return _damage(product, image, cover(np.hypot(x, y).astype(np.float32) - np.float32(radius), view.pixel))
 
 
@@ -111,14 +114,19 @@ def discolouration(view: View, product: Product, place: Place, rng: np.random.Ge
 
 
 def missing(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
-    """A piece is broken off or worn away: the background shows, or bare ground under a texture."""
-    distance = _blob(view, place, rng.uniform(0.12, 0.26), rng, ragged=0.2)
+    """A piece is broken off, and the broken face shows, or worn away down to the bare ground under a texture."""
+    radius = rng.uniform(0.12, 0.26)
+    distance = _blob(view, place, radius, rng, ragged=0.2)
     spot = cover(distance, view.pixel)
     if product.cover.min() > 0.5:  # nothing lies behind a texture
         ground = blur(product.image, 12.0) * np.float32(rng.choice([0.55, 1.5]))
         return _damage(product, paint(product.image, np.clip(ground, 0, 1), spot), spot)
-    lost = Product(product.image, product.cover * (1 - spot))
-    return Damage(lost, np.minimum(spot, product.cover))
+    x, y = np.asarray(place) + rng.uniform(0.15, 0.35) * radius * np.asarray(_unit(rng))
+    broken = np.minimum(distance, _blob(view, (float(x), float(y)), radius, rng, ragged=0.3))
+    break_line = cover(broken, view.pixel)
+    face = _contrast(product, place, view, rng, 0.3)[None, None] * (1 + 0.2 * noise(view, rng, 20))[..., None]
+    image = paint(product.image, np.clip(face, 0, 1).astype(np.float32), break_line)
+    return Damage(Product(image, product.cover * (1 - spot)), np.minimum(break_line, product.cover))
 
 
 def fibre(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
@@ -134,7 +142,7 @@ def fibre(view: View, product: Product, place: Place, rng: np.random.Generator) 
 
 
 def deformation(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
-    """The pattern or outline is twisted and pulled aside."""
+    """The pattern or outline is twisted and pulled aside, in wrinkles that catch the light."""
     radius, twist = rng.uniform(0.16, 0.34), rng.choice([-1, 1]) * rng.uniform(0.9, 1.8)
     x, y = view.x - np.float32(place[0]), view.y - np.float32(place[1])
     near = np.clip(1 - np.hypot(x, y) / radius, 0, 1) ** 2
@@ -142,7 +150,11 @@ def deformation(view: View, product: Product, place: Place, rng: np.random.Gener
     shift = np.float32(rng.uniform(-0.1, 0.1)) * near
     across = (np.cos(angle) - 1) * x - np.sin(angle) * y + shift
     along = np.sin(angle) * x + (np.cos(angle) - 1) * y + shift
-    image = _displace(product.image, across / view.pixel, along / view.pixel)
+    course = _unit(rng)
+    phase = (course[0] * (x + across) + course[1] * (y + along)) * rng.uniform(8, 14) / radius
+    wrinkles = np.sqrt(near) * np.sin(phase)
+    bent = _displace(product.image, across / view.pixel, along / view.pixel)
+    image = _lit(bent, wrinkles * rng.uniform(0.3, 0.6))
     outline = _displace(product.cover, across / view.pixel, along / view.pixel)
     changed = np.abs(image - product.image).max(2) * np.maximum(outline, product.cover)
     changed = np.maximum(changed, np.abs(outline - product.cover))
@@ -172,8 +184,8 @@ def burn(view: View, product: Product, place: Place, rng: np.random.Generator) -
         cover(distance + np.float32(0.4 * radius), view.pixel, 0.3),
     )
     tone = np.asarray((0.45, 0.33, 0.22), np.float32) * np.float32(rng.uniform(0.5, 1.1))
-    image = paint(product.image, product.image * tone, around)
-    return _damage(product, paint(image, fill(view, (0.05, 0.04, 0.04)), core * 0.7), around)
+    burnt = paint(product.image * tone, fill(view, (0.05, 0.04, 0.04)), core * 0.7)
+    return _damage(product, paint(product.image, _apart(burnt, product, around, 0.2), around), around)
 
 
 DEFECTS: dict[str, Defect] = {
@@ -205,6 +217,18 @@ def _displace(image: Image, across: Image, along: Image) -> Image:
     rows, columns = np.indices(image.shape[:2], dtype=np.float32)
     x, y = (columns + across).astype(np.float32), (rows + along).astype(np.float32)
     return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32)
+
+
+def _unit(rng: np.random.Generator) -> Place:
+    """A direction."""
+    angle = rng.uniform(0, 2 * np.pi)
+    return float(np.cos(angle)), float(np.sin(angle))
+
+
+def _lit(image: Image, slope: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Image:
+    """Light on one side of a slope and shade on the other; a sheen shows it on dark surfaces as well."""
+    turned_up = slope[..., None].astype(np.float32)  # (S, S, 1)
+    return np.asarray(np.clip(image * (1 + turned_up) + np.float32(0.2) * turned_up, 0, 1), np.float32)
 
 
 def _local(product: Product, place: Place, view: View) -> Image:

@@ -171,6 +171,23 @@ def _inlays(view: View, body: _Body, size: float, line: np.random.Generator) -> 
     return image, relief, outline
 
 
+def _crowd(view: View, body: _Body, size: float, line: np.random.Generator) -> _Body:
+    """Many small boxes and discs in rows, with thin lines between them, as on a board or a dial."""
+    image, relief, outline = body
+    rows = int(line.integers(5, 14))
+    tones = [colour(line, (0.02, 0.98), 0.7) for _ in range(3)]
+    if line.random() < 0.6:
+        lines = np.maximum(*(bands(axis, 2 * size / rows, 0.12, view.pixel) for axis in (view.x, view.y)))
+        open_to = noise(view, line, 2.5 / size) > line.uniform(-0.2, 0.5)
+        image = paint(image, tones[0], lines * open_to)
+    for _ in range(line.integers(10, 41)):
+        x, y = (line.integers(-rows, rows + 1, 2) / rows * size * 0.85).tolist()
+        half = size / rows * line.uniform(0.2, 0.9, 2)
+        piece = box(view, (x, y), (float(half[0]), float(half[1])), float(line.choice([0, 1]) * min(half)))
+        image = paint(image, tones[line.integers(3)], cover(piece, view.pixel))
+    return image, relief, outline
+
+
 def _gloss(view: View, body: _Body, size: float, line: np.random.Generator) -> _Body:
     """Soft reflections: bright or dark spots that every part has."""
     image, relief, outline = body
@@ -201,4 +218,4 @@ def _score(view: View, body: _Body, size: float, line: np.random.Generator) -> _
     return image, relief, outline
 
 
-_LAYERS: tuple[_Layer, ...] = (_bore, _bolt_holes, _rings, _print, _inlays, _gloss, _halves, _score)
+_LAYERS: tuple[_Layer, ...] = (_bore, _bolt_holes, _rings, _print, _inlays, _crowd, _gloss, _halves, _score)
