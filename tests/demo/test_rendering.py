@@ -51,14 +51,13 @@ def test_a_product_line_keeps_its_design_from_part_to_part(category):
 def test_every_defect_shows_on_every_product_and_only_under_its_mask(category, defect):
     good, bad = render(category, 0, 7, size=96), render(category, 0, 7, defect, size=96)
     changed = difference(good.image, bad.image)
-    assert bad.mask.mean() >= SMALLEST_DEFECT or defect == "deformation"  # a plain ring looks the same when turned
+    assert bad.mask.mean() >= SMALLEST_DEFECT
     # Blur, noise and the soft edges of the largest defects change a little outside; nothing else does.
     near = np.pad(bad.mask, 5)
     near = np.max([near[i : i + 96, j : j + 96] for i in range(11) for j in range(11)], axis=0)
     assert changed[~near].max(initial=0) <= 60
     assert (changed[~near] > 12).mean() < 0.02
-    if bad.mask.any():
-        assert changed[bad.mask].mean() > changed[~near].mean()
+    assert changed[bad.mask].mean() > changed[~near].mean() + 2
 
 
 @pytest.mark.parametrize("size", [17, 112, 224])
