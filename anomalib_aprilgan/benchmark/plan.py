@@ -21,6 +21,7 @@ from .published import check_published_names
 # Number of normal training images that a method may see: 0 is zero-shot, ``full`` are all of them.
 Shots: TypeAlias = int | Literal["full"]
 FULL = "full"
+MAX_SEED = 2**32 - 1  # NumPy's
 # The benchmark measures raw scores by itself.
 SCORES_ONLY = {"post_processor": False, "evaluator": False, "visualizer": False}
 # Arguments that make runs comparable, so they are the benchmark's to set.
@@ -226,6 +227,9 @@ def list_runs(
         if not group:
             msg = f"{name} is empty, so there is nothing to run. Name at least one."
             raise PlanError(msg)
+    if wrong := [seed for seed in seeds if type(seed) is not int or not 0 <= seed <= MAX_SEED]:
+        msg = f"seeds={wrong} must be whole numbers from 0 to {MAX_SEED}."
+        raise PlanError(msg)
     wanted = {name: list(dict.fromkeys(method.shots or shots)) for name, method in methods.items()}
     for name, method in methods.items():
         _check_method(name, method, wanted[name])

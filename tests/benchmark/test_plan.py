@@ -84,6 +84,7 @@ class TestRefused:
         [
             ({"methods": {}}, "methods is empty, so there is nothing to run"),
             ({"seeds": []}, "seeds is empty"),
+            ({"seeds": [0, -1]}, r"seeds=\[-1\] must be whole numbers from 0 to 4294967295"),
             ({"shots": []}, "Method 'ours' has no shots"),
             ({"methods": {"ours": {"init_args": {}}}}, "Method 'ours' has no class_path"),
         ],
