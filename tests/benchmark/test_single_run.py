@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from anomalib import LearningType
 from test_harness import write_images
 
 from anomalib_aprilgan.benchmark import single_run
+from anomalib_aprilgan.benchmark.classes import PlanError
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
 
 
@@ -80,6 +82,26 @@ def test_settings_that_a_model_ignores_are_refused(shots, learning_type, message
     run = runs_of(tmp_path)[shots, 0]
     with pytest.raises(ValueError, match=message):
         single_run.check_shots(run, SimpleNamespace(learning_type=learning_type))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"accelerator": "gpus"}, "accelerator='gpus' is unknown, expected one of auto, cpu, gpu"),
+        ({"accelerator": "gpu"}, "accelerator='gpu', but PyTorch sees none"),
+        ({"latency_seconds": -1.0}, r"latency_seconds=-1\.0 must be at least 0"),
+    ],
+)
+def test_settings_that_would_fail_every_run_are_refused(wrong, message, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(PlanError, match=message):
+        single_run.Settings(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps"])
+def test_the_device_is_the_one_that_judged(kind):
+    device = single_run._circumstances(torch.device(kind))["device"]
+    assert device == f"{kind.upper()}, {single_run.processor_name()}"
 
 
 def test_the_processor_has_a_name(tmp_path, monkeypatch):
