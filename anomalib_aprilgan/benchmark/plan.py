@@ -45,7 +45,7 @@ class Method:
         init_args (dict[str, Any]): Its arguments; ``k_shot`` and ``class_name`` are ours to set.
         shots (list[Shots] | None): Those to run instead of the benchmark's.
         trainer (dict[str, Any]): Arguments of anomalib's engine, such as ``max_epochs``. Without
-            ``limit_val_batches`` there is no validation: nothing can be fitted to a split that equals the test's.
+            ``limit_val_batches`` there is no validation; with it, a split that equals the test's is refused.
         published_as (str | None): The method's name among the published figures, if these are its settings there.
     """
 

@@ -39,8 +39,8 @@ NOTES = (
     """Metrics in percent, mean ± standard deviation over seeds (n - 1) of the mean over all categories; a seed that
     lacks a category is left out. Zero-shot has one seed: nothing is drawn.""",
     "At equal shots and seed, all methods see the same reference images; results.csv names them, with their SHA-256.",
-    """Nothing is taken from a validation split: anomalib's default one equals the test split. Thresholds and
-    normalisations are those of the table above.""",
+    """Thresholds and normalisations are those of the table above, none of a validation split. No method is validated
+    on the test images, as many of anomalib's datamodules would have it.""",
     """AUROC, F1-max and AP as in scikit-learn. PRO-segm as published: 200 thresholds, 8-connected regions, false
     positive rates below 0.3. Masks and maps are compared at the size of each model's map.""",
     """Protocol streaming: each image is judged by itself. Protocol paper: AprilGAN's few-shot image score is

@@ -23,6 +23,7 @@ from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.utils import ValSplitMode
 from anomalib.engine import Engine
+from anomalib.models import EfficientAd
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
@@ -99,6 +100,7 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
     check_test_images(run, datamodule)
     model = run.build_model()
     check_shots(run, model)
+    check_validation(run, model, datamodule)
     collector = VerdictCollector()
     reset_peaks()
     prepared_in, device = _test(run, model, datamodule, collector, settings)
@@ -166,6 +168,27 @@ def check_shots(run: Run, model: AnomalibModule) -> None:
         raise ValueError(msg)
 
 
+def check_validation(run: Run, model: AnomalibModule, datamodule: AnomalibDataModule) -> None:
+    """Refuse validation on the images under test, and no validation where a model's maps need it.
+
+    Raises:
+        ValueError: If it is so.
+    """
+    validates = bool(run.method.trainer.get("limit_val_batches", 0))
+    if validates and datamodule.val_split_mode == ValSplitMode.SAME_AS_TEST:
+        msg = (
+            f"{run.method_name} would be validated on the test images of {run.dataset_name}. Leave limit_val_batches "
+            "out of its trainer, or set val_split_mode: from_train in the dataset's init_args."
+        )
+        raise ValueError(msg)
+    if not validates and isinstance(model, EfficientAd):
+        msg = (
+            f"{run.method_name} rescales its maps by normal validation images. Give its trainer limit_val_batches: "
+            "1.0, and the dataset val_split_mode: from_train."
+        )
+        raise ValueError(msg)
+
+
 def open_data(run: Run) -> tuple[AnomalibDataModule, list[Path]]:
     """The datamodule of a run, whose training images are the references, and these; none with zero shots."""
     datamodule = run.build_datamodule()
@@ -199,7 +222,7 @@ def _test(
     collector: VerdictCollector,
     settings: Settings,
 ) -> tuple[float, torch.device]:
-    """Prepare the model and test it; seconds from the loaded model to the first image that it could judge, and where."""
+    """Prepare the model and test it; seconds from the loaded model to the first image that it could judge, device."""
     trainer: dict[str, Any] = {"limit_val_batches": 0, "accelerator": settings.accelerator, **run.method.trainer}
     with TemporaryDirectory() as folder:
         engine = Engine(
