@@ -23,7 +23,7 @@ Shots: TypeAlias = int | Literal["full"]
 FULL = "full"
 MAX_SEED = 2**32 - 1  # NumPy's
 # The benchmark measures raw scores by itself.
-SCORES_ONLY = {"post_processor": False, "evaluator": False, "visualizer": False}
+SCORES_ONLY: dict[str, Any] = {"post_processor": False, "evaluator": False, "visualizer": False}
 # Arguments that make runs comparable, so they are the benchmark's to set.
 RESERVED_OF_METHODS = {"k_shot", "class_name", "few_shot_source", "reference_seed", *SCORES_ONLY}
 RESERVED_OF_TRAINER = {
