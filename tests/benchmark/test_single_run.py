@@ -15,7 +15,7 @@ from anomalib.data.utils import ValSplitMode
 from anomalib.models import EfficientAd, Ganomaly
 from test_harness import write_images
 
-from anomalib_aprilgan.benchmark import single_run
+from anomalib_aprilgan.benchmark import preconditions, single_run
 from anomalib_aprilgan.benchmark.classes import PlanError
 from anomalib_aprilgan.benchmark.metrics import IMAGE_COLUMNS, PIXEL_COLUMNS
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
@@ -85,7 +85,7 @@ def test_images_of_one_kind_are_told_before_anything_else(split, counts, tmp_pat
 def test_settings_that_a_model_ignores_are_refused(shots, learning_type, message, tmp_path):
     run = runs_of(tmp_path)[shots, 0]
     with pytest.raises(ValueError, match=message):
-        single_run.check_shots(run, SimpleNamespace(learning_type=learning_type))
+        preconditions.check_shots(run, SimpleNamespace(learning_type=learning_type))
 
 
 class TestValidation:
@@ -96,12 +96,12 @@ class TestValidation:
         datamodule = SimpleNamespace(val_split_mode=ValSplitMode(split))
         message = "any would be validated on the test images of MVTecAD. Leave limit_val_batches out"
         with pytest.raises(ValueError, match=message) if is_leak else nullcontext():
-            single_run.check_validation(run, SimpleNamespace(), datamodule)
+            preconditions.check_validation(run, SimpleNamespace(), datamodule)
 
     def test_a_model_whose_maps_need_it_must_have_it(self, tmp_path):
         run = runs_of(tmp_path)["full", 0]
         with pytest.raises(ValueError, match=r"normal validation images\. Give its trainer"):
-            single_run.check_validation(run, EfficientAd.__new__(EfficientAd), run.build_datamodule())
+            preconditions.check_validation(run, EfficientAd.__new__(EfficientAd), run.build_datamodule())
 
 
 @pytest.mark.filterwarnings("ignore")
