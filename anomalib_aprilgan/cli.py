@@ -66,7 +66,7 @@ def benchmark(
     Args:
         methods: Models by name, each with class_path, and perhaps init_args, shots, trainer, published_as.
         datasets: Images by name, each with class_path, and perhaps init_args, categories, class_names,
-            max_test_images, published_as.
+            max_train_images, max_test_images, published_as.
         output: Folder of the results.
         shots: Numbers of references, 0 for zero-shot and "full" for all training images, such as [0,1,4].
         seeds: Of the draw of references, such as [0,1,2].
@@ -92,8 +92,8 @@ def benchmark(
     for name in ("anomalib", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # else they describe themselves in every run
     folder = Path(output)
-    settings = MeasuringSettings(accelerator, latency_seconds, latency_once)
     try:
+        settings = MeasuringSettings(accelerator, latency_seconds, latency_once)
         plans = read_plan(Method, methods), read_plan(Dataset, datasets)
         failures = run_benchmark(*plans, folder, shots, seeds, settings)
     except (PlanError, JournalError) as error:

@@ -35,7 +35,7 @@ def find_class(class_path: str, home: Any) -> Any:  # ruff: ignore[any-type] - a
     module_name, _, name = OUR_NAMES.get(class_path, class_path).rpartition(".")
     try:
         found = getattr(import_module(module_name) if module_name else home, name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:  # the last of a path that begins with a dot
         names = [name for name in vars(home) if not name.startswith("_")]
         hint = suggest(class_path, [*names, *OUR_NAMES])
         msg = (
@@ -43,6 +43,9 @@ def find_class(class_path: str, home: Any) -> Any:  # ruff: ignore[any-type] - a
             f"Give a name of {home.__name__}, or package.module.Name of any other class."
         )
         raise PlanError(msg) from error
+    if not callable(found):
+        msg = f"class_path={class_path!r} is a {type(found).__name__}, expected a class or a function."
+        raise PlanError(msg)
     is_stock = str(getattr(found, "__module__", "")).startswith("anomalib.models")
     return find_class(name, home) if is_stock and name in OUR_NAMES else found
 

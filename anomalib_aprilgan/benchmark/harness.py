@@ -25,7 +25,7 @@ FAILURES = "failures.log"
 # Names the run under way: one that takes its process down with it must not keep the others from their turn for good.
 UNDER_WAY = "under_way"
 # Loggers of what is the same in every run.
-REPEATING = ("py.warnings", f"{__package__}.winclip", f"{__package__}.single_run")
+REPEATING = ("py.warnings", f"{__package__}.winclip", f"{__package__}.preconditions")
 
 
 def run_benchmark(

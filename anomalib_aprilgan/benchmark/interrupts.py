@@ -38,12 +38,14 @@ def stopped_by_signals() -> Generator[Stop, None, None]:
 
     is_main = threading.current_thread() is threading.main_thread()  # others can have no handlers
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heeded}
+    before = {number: signal.getsignal(number) for number in numbers}
+    heeded = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
     try:
+        for number in heeded:
+            signal.signal(number, stop)
         yield wish
     finally:
-        for number, handler in before.items():
+        for number, handler in heeded.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 

@@ -35,17 +35,19 @@ class Journal:
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
         self.columns = list(columns)
-        header, end, _ = path.read_text(encoding="utf-8").partition("\n") if path.exists() else ("", "", "")
-        if end and header + end != _line(self.columns):  # without an end, it was torn off
+        header = self._whole_lines()[:1]
+        if header and header != [_line(self.columns)]:
             msg = f"{path} has other columns than this version writes. Move it away, or choose another output."
             raise JournalError(msg)
 
     def rows(self) -> list[dict[str, str]]:
         """All rows that were written whole."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8")
-        return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+        return list(csv.DictReader(self._whole_lines()))
+
+    def _whole_lines(self) -> list[str]:
+        """Lines that have an end; what comes after them may even be half a letter."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline=None).readlines()
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write a row and wait until it is on the disk.

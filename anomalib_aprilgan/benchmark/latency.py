@@ -52,6 +52,6 @@ def measure_latency(model: nn.Module, images: torch.Tensor, batch_size: int, sec
 def _seconds(work: Callable[[torch.Tensor], object], batch: torch.Tensor) -> float:
     start = time.perf_counter()
     work(batch)
-    if batch.is_cuda:
-        torch.cuda.synchronize(batch.device)
+    if batch.device.type != "cpu":
+        torch.accelerator.synchronize(batch.device)
     return time.perf_counter() - start

@@ -41,7 +41,7 @@ def peak_host_memory() -> int:
 
 
 def peak_device_memory() -> int:
-    """Most bytes that tensors have held on the GPU; 0 without one."""
+    """Most bytes that tensors have held on the CUDA GPU; 0 without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 

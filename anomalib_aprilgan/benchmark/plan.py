@@ -21,8 +21,9 @@ from .published import check_published_names
 # Number of normal training images that a method may see: 0 is zero-shot, ``full`` are all of them.
 Shots: TypeAlias = int | Literal["full"]
 FULL = "full"
+MAX_SEED = 2**32 - 1  # NumPy's
 # The benchmark measures raw scores by itself.
-SCORES_ONLY = {"post_processor": False, "evaluator": False, "visualizer": False}
+SCORES_ONLY: dict[str, Any] = {"post_processor": False, "evaluator": False, "visualizer": False}
 # Arguments that make runs comparable, so they are the benchmark's to set.
 RESERVED_OF_METHODS = {"k_shot", "class_name", "few_shot_source", "reference_seed", *SCORES_ONLY}
 RESERVED_OF_TRAINER = {
@@ -44,7 +45,7 @@ class Method:
         init_args (dict[str, Any]): Its arguments; ``k_shot`` and ``class_name`` are ours to set.
         shots (list[Shots] | None): Those to run instead of the benchmark's.
         trainer (dict[str, Any]): Arguments of anomalib's engine, such as ``max_epochs``. Without
-            ``limit_val_batches`` there is no validation: nothing can be fitted to a split that equals the test's.
+            ``limit_val_batches`` there is no validation; with it, a split that equals the test's is refused.
         published_as (str | None): The method's name among the published figures, if these are its settings there.
     """
 
@@ -226,6 +227,9 @@ def list_runs(
         if not group:
             msg = f"{name} is empty, so there is nothing to run. Name at least one."
             raise PlanError(msg)
+    if wrong := [seed for seed in seeds if type(seed) is not int or not 0 <= seed <= MAX_SEED]:
+        msg = f"seeds={wrong} must be whole numbers from 0 to {MAX_SEED}."
+        raise PlanError(msg)
     wanted = {name: list(dict.fromkeys(method.shots or shots)) for name, method in methods.items()}
     for name, method in methods.items():
         _check_method(name, method, wanted[name])

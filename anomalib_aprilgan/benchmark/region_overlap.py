@@ -116,7 +116,15 @@ class PublishedAUPRO(Metric):
         self.add_state("masks", default=[], dist_reduce_fx="cat")
 
     def update(self, maps: torch.Tensor, masks: torch.Tensor) -> None:
-        """Take a batch: maps (N, H, W), and masks of the same shape, boolean or 0 and 1."""
+        """Take a batch: maps (N, H, W), and masks of the same shape, boolean or 0 and 1.
+
+        Raises:
+            ValueError: If the shapes are others.
+        """
+        if maps.ndim != 3 or maps.shape != masks.shape:
+            shapes = f"maps {tuple(maps.shape)}, masks {tuple(masks.shape)}"
+            msg = f"Shapes do not fit: {shapes}. Expected (N, H, W) twice, masks resized to the maps."
+            raise ValueError(msg)
         self.maps = [*self.maps, maps]
         self.masks = [*self.masks, masks]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from .latency import MAX_REPEATS, MIN_REPEATS
 from .metrics import COLUMNS, PIXEL_COLUMNS
 from .plan import Run
 from .plot import plot_latency
@@ -39,15 +40,16 @@ NOTES = (
     """Metrics in percent, mean ± standard deviation over seeds (n - 1) of the mean over all categories; a seed that
     lacks a category is left out. Zero-shot has one seed: nothing is drawn.""",
     "At equal shots and seed, all methods see the same reference images; results.csv names them, with their SHA-256.",
-    """Nothing is taken from a validation split: anomalib's default one equals the test split. Thresholds and
-    normalisations are those of the table above.""",
+    """Thresholds and normalisations are those of the table above, none of a validation split. No method is validated
+    on the test images, as many of anomalib's datamodules would have it.""",
     """AUROC, F1-max and AP as in scikit-learn. PRO-segm as published: 200 thresholds, 8-connected regions, false
     positive rates below 0.3. Masks and maps are compared at the size of each model's map.""",
     """Protocol streaming: each image is judged by itself. Protocol paper: AprilGAN's few-shot image score is
     ½ (text score + largest map value, min-max over the category's test images), so it needs the whole test set; maps
     are the same in both.""",
-    """Milliseconds are of whole forward passes with pre-processing from images in memory. Seconds to prepare are from
-    the loaded model to the first image that it can judge, and with AprilGAN less once a class's text is in its cache.
+    f"""Milliseconds are of whole forward passes with pre-processing from images in memory, {MIN_REPEATS} to
+    {MAX_REPEATS} of them: a p95 of few is their slowest. Seconds to prepare are from the loaded model to the first
+    image that it can judge, and with AprilGAN less once a class's text is in its cache.
     Memory is the largest of preparation and test, of the process, with the maps that it keeps for the metrics, and of
     tensors on the GPU.""",
 )

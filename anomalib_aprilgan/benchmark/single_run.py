@@ -6,7 +6,6 @@
 import gc
 import hashlib
 import json
-import logging
 import platform
 import re
 import time
@@ -21,7 +20,6 @@ from typing import Any
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, AnomalibDataset
-from anomalib.data.utils import ValSplitMode
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
@@ -33,14 +31,15 @@ from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.components.embedded import AUTO, PRETRAINED
 from anomalib_aprilgan.data.references import draw_references, list_normal_training_images
 
+from .classes import PlanError
 from .latency import BATCH_SIZES, measure_latency
 from .metrics import COLUMNS, IMAGE_COLUMNS
 from .peak_memory import peak_device_memory, peak_host_memory, reset_peaks
 from .plan import FULL, Run
+from .preconditions import check_shots, check_test_images, check_validation
 from .verdicts import VerdictCollector, judge
 
-logger = logging.getLogger(__name__)
-
+ACCELERATORS = ("auto", "cpu", "gpu")
 CPU_INFO = Path("/proc/cpuinfo")
 DISTRIBUTIONS = ("anomalib-aprilgan", "anomalib", "torch", "open_clip_torch")
 # Image metrics of the paper's protocol beside those of ours.
@@ -62,11 +61,26 @@ class Settings:
         accelerator (str): ``auto``, ``cpu`` or ``gpu``, as Lightning has it.
         latency_seconds (float): How long to time each batch size; 0 leaves it out.
         latency_once (bool): Time a method in a setting on a dataset with its first run only, not with each.
+
+    Raises:
+        PlanError: If there is no such accelerator, or the time is negative.
     """
 
     accelerator: str = "auto"
     latency_seconds: float = 5.0
     latency_once: bool = False
+
+    def __post_init__(self) -> None:
+        """Tell mistakes before they fail every run."""
+        if self.accelerator not in ACCELERATORS:
+            msg = f"accelerator={self.accelerator!r} is unknown, expected one of {', '.join(ACCELERATORS)}."
+            raise PlanError(msg)
+        if self.accelerator == "gpu" and not torch.accelerator.is_available():
+            msg = "accelerator='gpu', but PyTorch sees none. Take cpu, or auto; or install PyTorch for your GPU."
+            raise PlanError(msg)
+        if self.latency_seconds < 0:
+            msg = f"latency_seconds={self.latency_seconds} must be at least 0, which leaves latencies out."
+            raise PlanError(msg)
 
 
 def execute(run: Run, settings: Settings) -> dict[str, Any]:
@@ -82,9 +96,10 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
     check_test_images(run, datamodule)
     model = run.build_model()
     check_shots(run, model)
+    check_validation(run, model, datamodule)
     collector = VerdictCollector()
     reset_peaks()
-    prepared_in = _test(run, model, datamodule, collector, settings)
+    prepared_in, device = _test(run, model, datamodule, collector, settings)
     peaks = {"peak_host_mib": peak_host_memory() >> 20, "peak_device_mib": peak_device_memory() >> 20}
     found = collector.arrays()
     is_ours = isinstance(model, AprilGAN)
@@ -105,9 +120,9 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
         "anomalous_images": int(found["labels"].sum()),
         "map_size": "x".join(str(side) for side in found["maps"].shape[1:]) if "maps" in found else "",
         "seconds_to_prepare": prepared_in,
-        **_latencies(model, datamodule, settings),
+        **_latencies(model, datamodule, settings.latency_seconds, device),
         **peaks,
-        **_circumstances(settings),
+        **_circumstances(device),
         **_training_of(model, run, datamodule),
         "remarks": getattr(model, "remarks", ""),
         "references": json.dumps(_names(references, run)),
@@ -115,38 +130,6 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
     }
     measured["seconds"] = time.perf_counter() - started
     return {column: measured.get(column, "") for column in ROW_COLUMNS}
-
-
-def check_test_images(run: Run, datamodule: AnomalibDataModule) -> None:
-    """Tell of missing test images before a model is prepared, and of some that a split has taken away.
-
-    Raises:
-        ValueError: If there are not both kinds.
-    """
-    if datamodule.val_split_mode == ValSplitMode.FROM_TEST:
-        logger.warning(
-            "%s: a part of the test images is put aside for validation, which a benchmark has no use for. Set "
-            "val_split_mode: none in its init_args to test with all.",
-            run.dataset_name,
-        )
-    anomalous = datamodule.test_data.samples.label_index.to_numpy(dtype=bool)
-    if anomalous.all() or not anomalous.any():
-        msg = (
-            f"{run.dataset_name}/{run.category} has {(~anomalous).sum()} normal and {anomalous.sum()} anomalous test "
-            "images, but metrics need both. Look at its folders and splits: Folder takes normal_test_dir, and "
-            "val_split_mode: none leaves all images to the test."
-        )
-        raise ValueError(msg)
-
-
-def check_shots(run: Run, model: AnomalibModule) -> None:
-    """Refuse settings that a model would ignore, so that no result has a wrong name."""
-    if run.shots == 0 and model.learning_type is LearningType.ONE_CLASS:
-        msg = f"{run.method_name} learns from normal images, so 0 is not among its shots. Give it shots of its own."
-        raise ValueError(msg)
-    if run.shots != 0 and model.learning_type is LearningType.ZERO_SHOT:
-        msg = f"{run.method_name} looks at no reference, so {run.shots} is not among its shots. Give it shots: [0]."
-        raise ValueError(msg)
 
 
 def open_data(run: Run) -> tuple[AnomalibDataModule, list[Path]]:
@@ -181,8 +164,8 @@ def _test(
     datamodule: AnomalibDataModule,
     collector: VerdictCollector,
     settings: Settings,
-) -> float:
-    """Prepare the model and test it; seconds from the loaded model to the first image that it could judge."""
+) -> tuple[float, torch.device]:
+    """Prepare the model and test it; seconds from the loaded model to the first image that it could judge, device."""
     trainer: dict[str, Any] = {"limit_val_batches": 0, "accelerator": settings.accelerator, **run.method.trainer}
     with TemporaryDirectory() as folder:
         engine = Engine(
@@ -201,25 +184,26 @@ def _test(
     if collector.first_batch_at is None:
         msg = f"{run} has no test images. Look at the dataset's folders and splits."
         raise ValueError(msg)
-    return collector.first_batch_at - start
+    return collector.first_batch_at - start, engine.trainer.strategy.root_device
 
 
-def _latencies(model: AnomalibModule, datamodule: AnomalibDataModule, settings: Settings) -> dict[str, float]:
-    if settings.latency_seconds == 0:
+def _latencies(
+    model: AnomalibModule, datamodule: AnomalibDataModule, seconds: float, device: torch.device
+) -> dict[str, float]:
+    if seconds == 0:
         return {}
     test_data = datamodule.test_data
     items = [test_data[index] for index in range(min(max(BATCH_SIZES), len(test_data)))]
     images = test_data.collate_fn(items).image
-    if settings.accelerator != "cpu" and torch.cuda.is_available():
-        model.to("cuda")  # the trainer has brought it back to the CPU
-    timed = [value for size in BATCH_SIZES for value in measure_latency(model, images, size, settings.latency_seconds)]
+    model.to(device)  # the trainer has brought it back to the CPU
+    timed = [value for size in BATCH_SIZES for value in measure_latency(model, images, size, seconds)]
     return dict(zip(LATENCY_COLUMNS, timed, strict=True))
 
 
-def _circumstances(settings: Settings) -> dict[str, Any]:
-    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+def _circumstances(device: torch.device) -> dict[str, Any]:
+    on_cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {processor_name()}",
+        "device": torch.cuda.get_device_name(device) if on_cuda else f"{device.type.upper()}, {processor_name()}",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: _version(name) for name in DISTRIBUTIONS},

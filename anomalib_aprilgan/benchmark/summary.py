@@ -64,7 +64,8 @@ class Group:
         """The paper's figures by column; nothing where the runs are not the paper's setting."""
         run = self.first
         dataset = run.dataset.published_as
-        if dataset is None or len({each.category for each in self.runs}) != CATEGORIES[dataset]:
+        limits = {run.dataset.max_train_images, run.dataset.max_test_images}
+        if dataset is None or limits != {None} or len({each.category for each in self.runs}) != CATEGORIES[dataset]:
             return {}
         figures = {
             column: published_figure(dataset, self.setting, run.method.published_as, column) for column in COLUMNS

@@ -37,6 +37,16 @@ def test_a_torn_row_is_dropped_and_nothing_else(journal, length):
     assert journal.path.read_bytes() == whole + b"3,\n"
 
 
+@pytest.mark.parametrize("length", [3, 4])
+def test_a_torn_letter_is_dropped(journal, length):
+    journal.append({"run": 1, "remarks": "whole"})
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole + "2,ü".encode()[:length])
+    assert [row["run"] for row in Journal(journal.path, COLUMNS).rows()] == ["1"]
+    journal.append({"run": 2, "remarks": "ü"})
+    assert [row["remarks"] for row in journal.rows()] == ["whole", "ü"]
+
+
 def test_a_torn_header_is_dropped(journal):
     journal.path.write_bytes(b"run,rem")
     assert Journal(journal.path, COLUMNS).rows() == []

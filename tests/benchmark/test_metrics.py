@@ -174,6 +174,11 @@ class TestPublishedAUPRO:
         assert 0 < theirs < 1
         assert theirs != pytest.approx(published, abs=1e-6)
 
+    @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 1, 4, 4)])
+    def test_masks_of_another_shape_are_refused_at_once(self, shape, arrays):
+        with pytest.raises(ValueError, match=r"Shapes do not fit: maps \(2, 4, 4\), masks .*, masks resized to the"):
+            PublishedAUPRO().update(arrays["maps"], torch.zeros(shape))
+
     def test_bad_maps_are_refused(self, arrays):
         metric = PublishedAUPRO()
         metric.update(arrays["maps"].log(), arrays["masks"])

