@@ -34,7 +34,7 @@ class TestPrompts:
 
     def test_depth_one_has_no_deep_prompts(self):
         prompts = build_prompts(depth=1)
-        assert prompts.deep.shape == (0, 2, 64)
+        assert prompts.deep.shape == (0, 1, 64)
         assert not prompts.deep.requires_grad
 
     @pytest.mark.parametrize("name", ["length", "deep_length", "depth"])
@@ -79,7 +79,10 @@ class TestFiles:
     def test_authors_file_without_deep_prompts(self, learner, tmp_path):
         contexts = {name: tensor for name, tensor in learner.items() if name.startswith("ctx")}
         torch.save({"prompt_learner": contexts}, tmp_path / "epoch.pth")
-        read_prompts(tmp_path / "epoch.pth").load_into(build_prompts(width=128, length=6, deep_length=1, depth=1))
+        for deep_length in (1, 4):  # of no deep prompts
+            prompts = build_prompts(width=128, length=6, deep_length=deep_length, depth=1)
+            read_prompts(tmp_path / "epoch.pth").load_into(prompts)
+            assert torch.equal(prompts.context[1], contexts["ctx_neg"][0, 0])
 
     def test_other_lengths_are_refused_with_the_right_ones(self, authors_prompts):
         with pytest.raises(ValueError, match=r"Set prompt_length=6, deep_prompt_length=4, deep_prompt_depth=3"):
