@@ -114,9 +114,9 @@ class TestArguments:
         [
             ({"layers": [5]}, "layers=\\[5\\] must be ascending"),
             ({"image_size": 60}, "image_size=60 must be a positive multiple of 14"),
-            ({"dpam_layers": 5}, "5 blocks with value-value attention: this backbone has 4"),
+            ({"dpam_layers": 5}, "dpam_layers=5 must be .* 0 to 4 for this backbone"),
             ({"precision": "int8"}, "precision='int8' is unknown"),
-            ({"sigma": -1.0}, "sigma=-1.0 must be 0"),
+            ({"sigma": float("nan")}, "sigma=nan must be 0"),
             ({"deep_prompt_length": 9}, "deep_prompt_length=9 must not exceed prompt_length=4"),
         ],
     )
