@@ -99,10 +99,10 @@ class LearnedPrompts(nn.Module):
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If the prompts hold NaN.
+            ValueError: If the prompts hold NaN or infinite values.
         """
-        if not self.is_loaded:
-            msg = "The prompts hold NaN, and are not written: the training diverged. Lower learning_rate."
+        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+            msg = "The prompts hold NaN or infinity and are not written: the training diverged. Lower learning_rate."
             raise ValueError(msg)
         write_trained(path, self.state_dict(), trained_with)
 
@@ -149,7 +149,10 @@ def read_prompts(path: str | Path) -> PromptFile:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        msg = f"prompt_weights={str(path)!r} is not a file. Give a .safetensors file or a .pth of the authors' code."
+        msg = (
+            f"Prompts {str(path)!r} are neither mvtec, visa, embedded nor a file. Give one of these names, or the path "
+            "of a .safetensors file or of a .pth of the authors' code."
+        )
         raise FileNotFoundError(msg)
     try:
         weights, trained_with = read_trained(path) if path.suffix == ".safetensors" else _read_authors(path)

@@ -89,7 +89,7 @@ class TestFiles:
             read_prompts(authors_prompts).load_into(build_prompts(width=128))
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"prompt_weights='.*none.pth' is not a file"):
+        with pytest.raises(FileNotFoundError, match=r"'.*none.pth' are neither mvtec, visa, embedded nor a file"):
             read_prompts(tmp_path / "none.pth")
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -125,10 +125,11 @@ class TestFiles:
         expected = read_prompts(authors_prompts).weights
         assert all(torch.equal(tensor, expected[name]) for name, tensor in read_prompts(path).weights.items())
 
-    def test_prompts_with_nan_are_not_written(self, tmp_path):
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_prompts_that_diverged_are_not_written(self, value, tmp_path):
         prompts = build_prompts()
-        prompts.await_weights()
-        with pytest.raises(ValueError, match=r"hold NaN, and are not written.*Lower learning_rate"):
+        torch.nn.init.constant_(prompts.context[1, 2], value)
+        with pytest.raises(ValueError, match=r"hold NaN or infinity and are not written.*Lower learning_rate"):
             prompts.save(tmp_path / "prompts.safetensors", TrainedWith())
         assert not list(tmp_path.iterdir())
 
