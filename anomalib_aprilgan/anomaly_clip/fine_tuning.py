@@ -57,7 +57,7 @@ def fine_tune(args: Sequence[str]) -> str:
     engine: Engine = cli.engine
     start = model.hparams["start_from"] or "random prompts"
     prompts, trained_on = copy.deepcopy(model.model.prompts.state_dict()), model.model.trained_on
-    engine.fit(model, datamodule=data)
+    engine.fit(model, datamodule=data, ckpt_path=cli.config["train"]["ckpt_path"])
     after = engine.test(model, datamodule=data)[0]
     # Tested last: anomalib gives a run a folder of its own only if it begins with the training.
     model.model.prompts.load_state_dict(prompts)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from anomalib.cli import AnomalibCLI
+from safetensors.torch import load_file
 
 from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AuxiliaryData
 from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune
@@ -98,6 +100,18 @@ def test_every_run_has_a_folder_of_its_own(overrides, folders):
     written = sorted((folders / "results").rglob("v?/prompts.safetensors"))
     assert [path.parent.name for path in written] == ["v0", "v1", "v2"]
     assert written[0].read_bytes() == start != written[1].read_bytes()
+
+
+def test_goes_on_from_a_checkpoint(overrides, folders):
+    fine_tune(overrides)
+    checkpoint = newest_run(folders) / "weights" / "lightning" / "model.ckpt"
+    LearnedPrompts(32, 4, 2, 3).save(folders / "other.safetensors", TrainedWith())  # which the checkpoint replaces
+    other = ["--model.start_from", str(folders / "other.safetensors"), "--trainer.max_epochs", "3"]
+    fine_tune([*overrides, *other, "--ckpt_path", str(checkpoint)])
+    resumed = load_file(newest_run(folders) / "prompts.safetensors")
+    fine_tune([*overrides, "--trainer.max_epochs", "3"])
+    whole = load_file(newest_run(folders) / "prompts.safetensors")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.items())
 
 
 def newest_run(folder: Path) -> Path:
