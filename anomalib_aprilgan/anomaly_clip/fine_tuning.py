@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from anomalib.cli import AnomalibCLI
 from anomalib.data.utils.label import LabelName
 from anomalib.engine import Engine
+from lightning.pytorch.utilities import rank_zero_only
 
 from anomalib_aprilgan.data import AuxiliaryData
 from anomalib_aprilgan.detection.leak import leak_mark
@@ -64,6 +65,9 @@ def fine_tune(args: Sequence[str]) -> str:
     model.model.trained_on = trained_on
     before = engine.test(model, datamodule=data)[0]
     table = render(data, {f"before ({start})": before, "after": after})
+    processes = engine.trainer.world_size
+    if len(data.test_data) % processes:  # Lightning fills the last batch up
+        table += f"\n{processes} processes counted some test images twice: run with one for exact figures.\n"
     return f"{table}\nPrompts: {model.prompts_path}\n"
 
 
@@ -98,5 +102,10 @@ def render(data: AuxiliaryData, results: Mapping[str, Mapping[str, float]]) -> s
     return "\n".join([title, "", *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
 
 
+def main(args: Sequence[str]) -> None:
+    """Print the table of :func:`fine_tune`, once however many processes share the work."""
+    rank_zero_only(sys.stdout.write)(fine_tune(args))
+
+
 if __name__ == "__main__":
-    sys.stdout.write(fine_tune(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -13,10 +13,13 @@ import pytest
 import torch
 import yaml
 from anomalib.cli import AnomalibCLI
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
 from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AuxiliaryData
-from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune
+from anomalib_aprilgan.anomaly_clip import fine_tuning
+from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune, main
 from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs, read_plan
 from anomalib_aprilgan.components.trained_file import TrainedWith
@@ -172,6 +175,16 @@ def test_image_in_both_is_refused_before_any_work(overrides, folders, tmp_path):
     with pytest.raises(ValueError, match="1 images are in training and in test"):
         fine_tune(overrides)
     assert not list((tmp_path / "results").rglob("*.safetensors"))
+
+
+def test_processes_print_one_table_that_tells_of_images_counted_twice(overrides, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "world_size", 3)
+    main(overrides)
+    assert "3 processes counted some test images twice: run with one" in capsys.readouterr().out
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setattr(fine_tuning, "fine_tune", lambda _: "table")
+    main(overrides)
+    assert not capsys.readouterr().out
 
 
 def test_other_models_and_data_are_refused(overrides):
