@@ -44,7 +44,8 @@ class LearnedPrompts(nn.Module):
 
     Attributes:
         context (nn.Parameter): Normal first, (2, length, W).
-        deep (nn.Parameter): For both prompts alike, (depth - 1, deep_length, W).
+        deep (nn.Parameter): For both prompts alike, (depth - 1, deep_length, W); (0, 1, W) for depth 1, whatever the
+            length.
 
     Raises:
         ValueError: If a number is out of range.
@@ -69,7 +70,7 @@ class LearnedPrompts(nn.Module):
             msg = f"deep_prompt_length={deep_length} must not exceed prompt_length={length}: words would be lost."
             raise ValueError(msg)
         self.context = nn.Parameter(torch.empty(2, length, width))
-        self.deep = nn.Parameter(torch.empty(depth - 1, deep_length, width))
+        self.deep = nn.Parameter(torch.empty(depth - 1, deep_length if depth > 1 else 1, width))
         self.deep.requires_grad_(depth > 1)  # several processes wait for the gradient of what has none
         self.reset()
 
@@ -98,10 +99,10 @@ class LearnedPrompts(nn.Module):
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If the prompts hold NaN.
+            ValueError: If the prompts hold NaN or infinite values.
         """
-        if not self.is_loaded:
-            msg = "The prompts hold NaN, and are not written: the training diverged. Lower learning_rate."
+        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+            msg = "The prompts hold NaN or infinity and are not written: the training diverged. Lower learning_rate."
             raise ValueError(msg)
         write_trained(path, self.state_dict(), trained_with)
 
@@ -148,7 +149,10 @@ def read_prompts(path: str | Path) -> PromptFile:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        msg = f"prompt_weights={str(path)!r} is not a file. Give a .safetensors file or a .pth of the authors' code."
+        msg = (
+            f"Prompts {str(path)!r} are neither mvtec, visa, embedded nor a file. Give one of these names, or the path "
+            "of a .safetensors file or of a .pth of the authors' code."
+        )
         raise FileNotFoundError(msg)
     try:
         weights, trained_with = read_trained(path) if path.suffix == ".safetensors" else _read_authors(path)
@@ -191,6 +195,5 @@ def by_our_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     context = torch.stack([weights[name].float().flatten(0, -2) for name in AUTHORS_CONTEXTS])  # (2, n, W)
     number = sum(name.startswith(AUTHORS_DEEP) for name in weights)
     deep = [weights[f"{AUTHORS_DEEP}{index}"].float() for index in range(number)]  # (t, W) each
-    # Without deep prompts their length is not known; any will do.
     stacked = torch.stack(deep) if deep else context.new_zeros(0, 1, context.shape[2])
     return {"context": context, "deep": stacked}

@@ -23,6 +23,7 @@ from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.map_matrices import bilinear_matrix, gaussian_matrix
+from anomalib_aprilgan.components.value_attention import check_value_blocks
 
 from .learned_prompts import LearnedPrompts, PromptFile
 from .prompt_encoder import PromptEncoder
@@ -104,7 +105,7 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
             msg = f"backbone={backbone!r} is a ResNet, which has no tokens to attend to. Choose a ViT."
             raise ValueError(msg)
         self.layers = check_layers(layers, self.source.stages)
-        self.dpam_layers = dpam_layers
+        self.dpam_layers = check_value_blocks(dpam_layers, self.source.stages, "dpam_layers")
         self.image_size = image_size
         self.sigma = sigma
         self.clip = CLIPTower(
@@ -130,7 +131,10 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
             self.prompts.await_weights()
         else:
             self.read_prompts()
-            msg = "No prompt_weights given: the prompts are random, and so are the verdicts."
+            msg = (
+                "No prompt_weights given: the prompts are random, and so are the verdicts. Give a file, or train some "
+                "with AnomalyCLIPPrompts."
+            )
             warnings.warn(msg, UserWarning, stacklevel=2)
 
     def use_prompts(self, file: PromptFile) -> None:

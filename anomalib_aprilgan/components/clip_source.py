@@ -209,7 +209,7 @@ def _is_trained_with_quick_gelu(name: str, pretrained: str | None, path: Path | 
     if any(key.split(":")[0] == name for key in QUICK_GELU_TAGS) and pretrained.endswith(WEIGHT_SUFFIXES):
         logger.warning(
             "Nothing tells whether %s was trained with QuickGELU, as OpenAI's weights were: taking the exact GELU. "
-            "Set quick_gelu to say so.",
+            "Set quick_gelu to say so, as the model's argument or in a config file that is the backbone.",
             pretrained,
         )
     return False

@@ -11,7 +11,7 @@ from torch import nn
 
 from .clip_source import CLIPSource
 from .precision import dtype_of, narrow
-from .value_attention import check_value_blocks, value_streams
+from .value_attention import check_attention, check_value_blocks, value_streams
 
 RESNET_STRIDE = 32
 
@@ -74,7 +74,7 @@ class CLIPTower(nn.Module):
         self.embed_dim: int = source.config["embed_dim"]
         self.widths = [self._width(vision["width"], layer) for layer in self.layers]
         self.dtype = dtype_of(precision)
-        self.value_blocks = value_blocks
+        self.value_blocks = check_value_blocks(value_blocks, source.stages if self.is_vit else 0)
         self.norm_pooled = norm_pooled
         self.interpolation = interpolation
         self.load(source)
@@ -88,7 +88,7 @@ class CLIPTower(nn.Module):
         visual: Any = source.build_visual(self.image_size, self.interpolation)
         narrow(visual, self.dtype)
         if self.value_blocks:
-            check_value_blocks(visual.transformer.resblocks if self.is_vit else nn.ModuleList(), self.value_blocks)
+            check_attention(visual.transformer.resblocks)
         self.visual: nn.Module = visual.requires_grad_(requires_grad=False)
         self._dtypes = self._dtypes_now()
 

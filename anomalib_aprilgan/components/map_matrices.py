@@ -6,6 +6,8 @@
 Both are linear and work along one axis at a time, so both together are one small matrix, for any device and export.
 """
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -44,13 +46,13 @@ def gaussian_matrix(size: int, sigma: float) -> torch.Tensor:
         torch.Tensor: (size, size), float64, rows add up to 1.
 
     Raises:
-        ValueError: If sigma is negative.
+        ValueError: If sigma is negative, infinite or no number.
 
     Example:
         >>> gaussian_matrix(3, 0.5).round(decimals=3)[0].tolist()
         [0.893, 0.107, 0.0]
     """
-    if sigma < 0:
+    if not 0 <= sigma < math.inf:
         msg = f"sigma={sigma} must be 0 (no smoothing) or positive: pixels of standard deviation."
         raise ValueError(msg)
     if sigma == 0:

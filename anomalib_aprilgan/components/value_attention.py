@@ -61,19 +61,30 @@ def _attend_twice(block: Any, stream: torch.Tensor, needed: int) -> tuple[torch.
     return put_together(usual), put_together(among_values)
 
 
-def check_value_blocks(blocks: nn.ModuleList, number: int) -> int:
-    """Return the number of blocks with a second stream if there are as many and they can have one.
+def check_value_blocks(number: int, available: int, name: str = "value_blocks") -> int:
+    """Return the number of blocks with a second stream if there are as many.
 
     Raises:
-        ValueError: If the number is out of range, or the blocks attend in another way than CLIP's own.
+        ValueError: If the number is out of range.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= len(blocks):
-        msg = f"{number!r} blocks with value-value attention: this backbone has {len(blocks)}; give 0 to {len(blocks)}."
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= available:
+        msg = (
+            f"{name}={number!r} must be the number of last blocks with value-value attention, 0 to {available} for "
+            "this backbone."
+        )
         raise ValueError(msg)
+    return number
+
+
+def check_attention(blocks: nn.ModuleList) -> None:
+    """Refuse blocks that cannot have a second stream.
+
+    Raises:
+        ValueError: If they attend in another way than CLIP's own.
+    """
     if others := [block for block in blocks if type(getattr(block, "attn", None)) is not nn.MultiheadAttention]:
         msg = (
             f"Value-value attention needs blocks with torch's MultiheadAttention, this backbone has "
             f"{type(others[0]).__name__}. Choose a plain ViT such as ViT-L-14-336 or ViT-B-16."
         )
         raise ValueError(msg)
-    return number

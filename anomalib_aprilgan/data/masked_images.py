@@ -72,6 +72,10 @@ class MaskedImages(AnomalibDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         images, masks = _by_stem(self.image_dir, "image_dir"), _by_stem(self.mask_dir, "mask_dir")
+        marked = [stem for stem in masks if stem not in images and stem.endswith(MASK_ENDING)]
+        if doubled := [stem for stem in marked if stem.removesuffix(MASK_ENDING) in masks]:
+            msg = f"{self.mask_dir} holds two masks of one image, with {MASK_ENDING} and without it: {doubled[0]}."
+            raise ValueError(msg)
         masks = {stem if stem in images else stem.removesuffix(MASK_ENDING): path for stem, path in masks.items()}
         if unpaired := sorted(images.keys() ^ masks.keys()):
             msg = (

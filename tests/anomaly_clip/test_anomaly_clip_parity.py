@@ -186,6 +186,13 @@ def test_preprocessed_images(clip_arrays, tmp_path, index):
     assert_equal(preprocess(arrays[f"image{index}"], 70, tmp_path), arrays[f"input{index}"])
 
 
+def test_transparent_images_are_resized_as_if_they_were_opaque(clip_arrays, tmp_path):
+    # The one stored image that differs, on purpose: see the same test of AprilGAN.
+    image = clip_arrays("preprocess")["image2"]
+    assert image.shape[2] == 4
+    assert_equal(preprocess(image, 70, tmp_path), preprocess(image[..., :3], 70, tmp_path), 0)
+
+
 @pytest.mark.parametrize("index", range(3))
 def test_masks(clip_arrays, index):
     arrays = clip_arrays("preprocess")

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from anomalib.cli import AnomalibCLI
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors.torch import load_file
 
 from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AuxiliaryData
-from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune
+from anomalib_aprilgan.anomaly_clip import fine_tuning
+from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune, main
 from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs, read_plan
 from anomalib_aprilgan.components.trained_file import TrainedWith
@@ -76,6 +81,64 @@ def test_table_before_and_after(overrides, tmp_path):
     assert prompts.is_file()
 
 
+def test_rows_are_of_the_prompts_that_they_name(overrides, folders):
+    """What ``anomalib test`` says of the prompts from before, and of the new ones."""
+    cells = [[float(cell) for cell in line.split("|")[2:5]] for line in fine_tune(overrides).splitlines()[4:6]]
+    new = newest_run(folders) / "prompts.safetensors"
+    for path, row in zip((folders / "start.safetensors", new), cells, strict=True):
+        cli = AnomalibCLI(["train", *overrides, "--model.start_from", str(path)], run=False)
+        found = cli.engine.test(cli.model, datamodule=cli.datamodule)[0]
+        names = ("pixel_AUROC", "pixel_AUPRO", "pixel_AveragePrecision")
+        assert row == pytest.approx([100 * found[name] for name in names], abs=0.051)
+
+
+def test_every_run_has_a_folder_of_its_own(overrides, folders):
+    """No earlier prompts are written over, such as those that a run starts from, and anomalib can go on there."""
+    fine_tune(overrides)
+    first = newest_run(folders)
+    start = (first / "prompts.safetensors").read_bytes()
+    fine_tune([*overrides, "--model.start_from", str(first / "prompts.safetensors")])
+    cli = AnomalibCLI(["train", *overrides], run=False)
+    cli.engine.fit(cli.model, datamodule=cli.datamodule)
+    written = sorted((folders / "results").rglob("v?/prompts.safetensors"))
+    assert [path.parent.name for path in written] == ["v0", "v1", "v2"]
+    assert written[0].read_bytes() == start != written[1].read_bytes()
+
+
+def test_goes_on_from_a_checkpoint(overrides, folders):
+    fine_tune(overrides)
+    checkpoint = newest_run(folders) / "weights" / "lightning" / "model.ckpt"
+    LearnedPrompts(32, 4, 2, 3).save(folders / "other.safetensors", TrainedWith())  # which the checkpoint replaces
+    other = ["--model.start_from", str(folders / "other.safetensors"), "--trainer.max_epochs", "3"]
+    fine_tune([*overrides, *other, "--ckpt_path", str(checkpoint)])
+    resumed = load_file(newest_run(folders) / "prompts.safetensors")
+    fine_tune([*overrides, "--trainer.max_epochs", "3"])
+    whole = load_file(newest_run(folders) / "prompts.safetensors")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.items())
+
+
+def newest_run(folder: Path) -> Path:
+    return (folder / "results" / "AnomalyCLIPPrompts" / "AuxiliaryData" / "latest").resolve()
+
+
+def test_prompts_that_saw_the_test_images_are_marked(overrides, folders):
+    said = TrainedWith(trained_on="MaskedImages/test")
+    LearnedPrompts(32, 4, 2, 3).save(folders / "start.safetensors", said)
+    rows = [line.split("|")[1].strip() for line in fine_tune(overrides).splitlines()[4:6]]
+    assert all(row.endswith(", trained on data under test") for row in rows)
+
+
+def test_options_to_try_it_without_a_download(overrides, tmp_path):
+    """Those that a comment in the config names: the bundled CLIP and prompts, at their size."""
+    comment = (CONFIGS / "anomaly_clip_finetune.yaml").read_text(encoding="utf-8").replace("\n# ", " ")
+    options = re.search(r"images and masks of your own: (--.*?)\.\n", comment).group(1).split()
+    data = json.loads((tmp_path / "small.yaml").read_text(encoding="utf-8"))["data"]["init_args"]
+    sources = ["--data.sources", json.dumps(data["sources"]), "--data.num_workers", "0"]
+    run = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--default_root_dir", str(tmp_path / "tried")]
+    table = fine_tune([*overrides[:2], *options, *sources, *run])
+    assert "| before (embedded) |" in table
+
+
 @pytest.fixture
 def bmad(mvtec_root: Path, tmp_path: Path) -> Path:
     """BMAD's layout: Brain and Liver with masks, Chest with labels alone."""
@@ -112,6 +175,16 @@ def test_image_in_both_is_refused_before_any_work(overrides, folders, tmp_path):
     with pytest.raises(ValueError, match="1 images are in training and in test"):
         fine_tune(overrides)
     assert not list((tmp_path / "results").rglob("*.safetensors"))
+
+
+def test_processes_print_one_table_that_tells_of_images_counted_twice(overrides, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "world_size", 3)
+    main(overrides)
+    assert "3 processes counted some test images twice: run with one" in capsys.readouterr().out
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setattr(fine_tuning, "fine_tune", lambda _: "table")
+    main(overrides)
+    assert not capsys.readouterr().out
 
 
 def test_other_models_and_data_are_refused(overrides):

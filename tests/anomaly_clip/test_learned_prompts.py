@@ -34,7 +34,7 @@ class TestPrompts:
 
     def test_depth_one_has_no_deep_prompts(self):
         prompts = build_prompts(depth=1)
-        assert prompts.deep.shape == (0, 2, 64)
+        assert prompts.deep.shape == (0, 1, 64)
         assert not prompts.deep.requires_grad
 
     @pytest.mark.parametrize("name", ["length", "deep_length", "depth"])
@@ -79,14 +79,17 @@ class TestFiles:
     def test_authors_file_without_deep_prompts(self, learner, tmp_path):
         contexts = {name: tensor for name, tensor in learner.items() if name.startswith("ctx")}
         torch.save({"prompt_learner": contexts}, tmp_path / "epoch.pth")
-        read_prompts(tmp_path / "epoch.pth").load_into(build_prompts(width=128, length=6, deep_length=1, depth=1))
+        for deep_length in (1, 4):  # of no deep prompts
+            prompts = build_prompts(width=128, length=6, deep_length=deep_length, depth=1)
+            read_prompts(tmp_path / "epoch.pth").load_into(prompts)
+            assert torch.equal(prompts.context[1], contexts["ctx_neg"][0, 0])
 
     def test_other_lengths_are_refused_with_the_right_ones(self, authors_prompts):
         with pytest.raises(ValueError, match=r"Set prompt_length=6, deep_prompt_length=4, deep_prompt_depth=3"):
             read_prompts(authors_prompts).load_into(build_prompts(width=128))
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"prompt_weights='.*none.pth' is not a file"):
+        with pytest.raises(FileNotFoundError, match=r"'.*none.pth' are neither mvtec, visa, embedded nor a file"):
             read_prompts(tmp_path / "none.pth")
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -122,10 +125,11 @@ class TestFiles:
         expected = read_prompts(authors_prompts).weights
         assert all(torch.equal(tensor, expected[name]) for name, tensor in read_prompts(path).weights.items())
 
-    def test_prompts_with_nan_are_not_written(self, tmp_path):
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_prompts_that_diverged_are_not_written(self, value, tmp_path):
         prompts = build_prompts()
-        prompts.await_weights()
-        with pytest.raises(ValueError, match=r"hold NaN, and are not written.*Lower learning_rate"):
+        torch.nn.init.constant_(prompts.context[1, 2], value)
+        with pytest.raises(ValueError, match=r"hold NaN or infinity and are not written.*Lower learning_rate"):
             prompts.save(tmp_path / "prompts.safetensors", TrainedWith())
         assert not list(tmp_path.iterdir())
 

@@ -263,7 +263,7 @@ class TestEngine:
     def test_without_deep_prompts(self, mvtec_root, arguments, engine):
         model = AnomalyCLIPPrompts(**{**arguments, "deep_prompt_depth": 1})
         engine().fit(model, datamodule=auxiliary(mvtec_root, validation=None))
-        assert load_file(model.prompts_path)["deep"].shape == (0, 2, 32)
+        assert load_file(model.prompts_path)["deep"].shape == (0, 1, 32)
 
     def test_data_of_another_size_are_refused(self, mvtec_root, arguments, engine):
         with pytest.raises(ValueError, match=r"image_size=70, but the model's pre-processor resizes to \(56, 56\)"):

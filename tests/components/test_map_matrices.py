@@ -32,6 +32,7 @@ def test_no_smoothing():
     assert torch.equal(gaussian_matrix(4, 0), torch.eye(4, dtype=torch.float64))
 
 
-def test_negative_sigma():
-    with pytest.raises(ValueError, match=r"sigma=-1 must be 0 \(no smoothing\) or positive"):
-        gaussian_matrix(4, -1)
+@pytest.mark.parametrize("sigma", [-1, float("nan"), float("inf")])
+def test_impossible_sigma(sigma):
+    with pytest.raises(ValueError, match=rf"sigma={sigma} must be 0 \(no smoothing\) or positive"):
+        gaussian_matrix(4, sigma)

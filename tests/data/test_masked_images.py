@@ -84,6 +84,11 @@ class TestMaskedImages:
         with pytest.raises(ValueError, match=r"1 images of .* and masks of .* have no partner: 1\."):
             masked(root).setup()
 
+    def test_two_masks_of_one_image(self, root):
+        shutil.copy(root / "mask" / "0_mask.png", root / "mask" / "1.png")
+        with pytest.raises(ValueError, match=r"mask holds two masks of one image, with _mask and without it: 1_mask\."):
+            masked(root).setup()
+
     def test_folder_is_missing_or_empty(self, root):
         with pytest.raises(ValueError, match=r"mask_dir='.*masks' is not a folder"):
             masked(root, mask_dir="masks").setup()
