@@ -15,6 +15,8 @@ from anomalib_aprilgan.benchmark.single_run import PAPER_COLUMNS
 from anomalib_aprilgan.cli import main
 
 CATEGORIES = ["carpet", "bottle"]
+# AprilGAN and the baselines that are AprilGAN without adapters; these have the paper's protocol beside ours.
+ADAPTERS = {"AprilGAN": "embedded", "CLIP": "none", "CLIP-AC": "none"}
 
 
 @pytest.mark.slow
@@ -45,7 +47,7 @@ def test_every_method_has_its_rows_and_says_what_it_is(tmp_path, monkeypatch):
     images = [("RenderedProducts", category) for category in CATEGORIES] + [("textile_local", "textile_local")]
     kinds = [("AprilGAN", "0", 1), ("AprilGAN", "1", 2), ("WinCLIP (small CLIP)", "0", 1)]
     kinds += [("WinCLIP (small CLIP)", "1", 2), ("Patchcore", "1", 2), ("Patchcore (coreset 0.1)", "full", 2)]
-    kinds += [("PaDiM", "1", 2), ("PaDiM", "full", 2)]
+    kinds += [("PaDiM", "1", 2), ("PaDiM", "full", 2), ("AnomalyCLIP", "0", 1), ("CLIP", "0", 1), ("CLIP-AC", "0", 1)]
     wanted = [(*where, *kind, str(seed)) for where in images for *kind, seeds in kinds for seed in range(seeds)]
     found = [(row["dataset"], row["category"], row["method"], row["shots"], row["seed"]) for row in rows]
     assert sorted(found) == sorted(wanted)
@@ -53,9 +55,9 @@ def test_every_method_has_its_rows_and_says_what_it_is(tmp_path, monkeypatch):
         has_masks = row["dataset"] == "RenderedProducts"
         assert row["test_images"] == "4"
         assert [bool(row[column]) for column in COLUMNS] == [has_masks or column in IMAGE_COLUMNS for column in COLUMNS]
-        assert all(bool(row[column]) == (row["method"] == "AprilGAN") for column in PAPER_COLUMNS)
+        assert all(bool(row[column]) == (row["method"] in ADAPTERS) for column in PAPER_COLUMNS)
         assert row["references"] == ('["all 3"]' if row["shots"] == "full" else row["references"])
-        assert row["adapters"] == ("embedded" if row["method"] == "AprilGAN" else "")
+        assert row["adapters"] == ADAPTERS.get(row["method"], "")
         assert row["trained_on_test_data"] != "True"
     report = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "WinCLIP's code with the CLIP aprilgan-tiny (weights embedded, 112 px) instead of its own." in report

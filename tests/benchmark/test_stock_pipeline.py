@@ -84,7 +84,7 @@ class TestWinClip:
 class TestConfigs:
     @pytest.mark.parametrize(
         ("name", "count"),
-        [("own_benchmark", 44), ("demo_benchmark", 300), ("anomaly_clip_benchmark", 162)],
+        [("own_benchmark", 44), ("demo_benchmark", 330), ("anomaly_clip_benchmark", 162)],
     )
     def test_plans_are_whole(self, name, count):
         config = read_config(f"{name}.yaml")
