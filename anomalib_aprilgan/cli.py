@@ -124,7 +124,8 @@ def predict(
 ) -> int:
     """Judge a folder of any number of photos with AprilGAN; started again, it goes on where it was stopped.
 
-    Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end.
+    Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end, and tried again by the
+    next start. A photo is known by its path in the folder: for other photos of the same names choose another output.
 
     Args:
         data: Folder of photos, searched with its subfolders.
@@ -140,25 +141,35 @@ def predict(
         strategy: Of Lightning's trainer; ddp for several processes on CPUs.
 
     Returns:
-        0 if all photos have a verdict, 1 if some cannot be read.
+        0 if all photos have a verdict, 1 if some cannot be read, 130 if it was stopped.
     """
     import logging
     from pathlib import Path
 
     from .april_gan import AprilGAN
+    from .benchmark.interrupts import is_stop
     from .prediction.bulk import predict_folder
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = model or {}
-    built: Any = AprilGAN.load_from_checkpoint(ckpt_path, **arguments) if ckpt_path else AprilGAN(**arguments)
+
+    def build() -> Any:  # ruff: ignore[any-type] - Lightning says that it loads any module
+        return AprilGAN.load_from_checkpoint(ckpt_path, **arguments) if ckpt_path else AprilGAN(**arguments)
+
     trainer = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "strategy": strategy}
     folder = Path(maps) if maps else None
-    rows = predict_folder(built, Path(data), Path(output), folder, batch_size, num_workers, trainer)
-    unreadable = [row for row in rows if row.error]
+    try:
+        rows = predict_folder(build, Path(data), Path(output), folder, batch_size, num_workers, trainer)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not is_stop(error):
+            raise
+        sys.stderr.write("Stopped. The same command goes on from there.\n")
+        return 130
+    without = [row for row in rows if row.error]
     if rows:
-        sys.stdout.write(f"{output}: {len(rows) - len(unreadable)} verdicts.\n")
-    sys.stdout.write("".join(f"Cannot be read: {row.path}: {row.error}\n" for row in unreadable))
-    return 1 if unreadable else 0
+        sys.stdout.write(f"{output}: {len(rows) - len(without)} verdicts.\n")
+    sys.stdout.write("".join(f"No verdict: {row.path}: {row.error}\n" for row in without))
+    return 1 if without else 0
 
 
 def speed(
