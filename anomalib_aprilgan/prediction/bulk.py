@@ -12,10 +12,9 @@ import numpy as np
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_aprilgan import AprilGAN
-from anomalib_aprilgan.april_gan.export import metadata
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
+from .detectors import Detector
 from .journal import Journal, Row
 from .photos import list_photos, load_photos, name_of
 
@@ -63,7 +62,7 @@ class ResultWriter(Callback):
 
 
 def predict_folder(
-    build: Callable[[], AprilGAN],
+    build: Callable[[], Detector],
     folder: Path,
     output: Path,
     maps: Path | None,
@@ -74,7 +73,7 @@ def predict_folder(
     """Judge all photos of a folder that have no verdict in the output yet.
 
     Args:
-        build (Callable[[], AprilGAN]): Builds the model, when all else is known to be right; its pictures and metrics
+        build (Callable[[], Detector]): Builds the model, when all else is known to be right; its pictures and metrics
             are left out.
         folder (Path): Folder of photos, searched with its subfolders.
         output (Path): Table to write, ``.csv`` or ``.parquet``.
@@ -127,8 +126,8 @@ def _unjudged(names: list[str], journal: Journal) -> list[Row]:
     return [Row(name, None, None, error=error) for name in names if name not in judged]
 
 
-def _description(model: AprilGAN) -> dict[str, Any]:
+def _description(model: Detector) -> dict[str, Any]:
     """What decides about the verdicts: the model, and the thresholds of its post-processor."""
     state = {} if model.post_processor is None else model.post_processor.state_dict()
     thresholds = {name: str(value.item()) for name, value in state.items()}
-    return {**metadata(model.model, model.reference_paths), **thresholds}
+    return {**model.export_metadata(), **thresholds}

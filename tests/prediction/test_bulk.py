@@ -3,6 +3,7 @@
 
 """``anomalib-aprilgan predict``: anomalib's numbers, each photo once, whatever is killed, broken or shared."""
 
+import json
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from anomalib.pre_processing import PreProcessor
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from anomalib_aprilgan import AprilGAN
+from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark.peak_memory import held_host_memory
 from anomalib_aprilgan.cli import main
 from anomalib_aprilgan.prediction import bulk, photos
@@ -298,6 +299,49 @@ def test_a_stop_says_that_the_command_goes_on(tiny_arguments, folder, tmp_path, 
     monkeypatch.setattr(Journal, "append", stop)
     assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 130
     assert "Stopped. The same command goes on from there." in capsys.readouterr().err
+
+
+class TestModels:
+    """AprilGAN unless another is named, or lies in the checkpoint."""
+
+    @pytest.fixture
+    def prompt_arguments(self, tiny_backbone) -> dict[str, Any]:
+        sizes = {"image_size": 56, "layers": [4], "dpam_layers": 2, "prompt_length": 4, "deep_prompt_depth": 1}
+        return {"backbone": tiny_backbone, "pretrained": None, "prompt_weights": None, **sizes}
+
+    def test_anomaly_clip_by_its_name(self, prompt_arguments, folder, tmp_path):
+        options = [f"--model.{name}={'null' if value is None else value}" for name, value in prompt_arguments.items()]
+        output = tmp_path / "all.csv"
+        common = [f"--data={folder}", f"--output={output}", "--accelerator=cpu", "--num_workers=0"]
+        assert main(["predict", *common, "--model", "AnomalyCLIP", *options]) == 1
+        assert pd.read_csv(output).score.notna().sum() == len(NAMES)
+        description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
+        assert (description["model"], description["precision"]) == ('"AnomalyCLIP"', '"float32"')
+
+    def test_anomaly_clip_from_its_checkpoint(self, prompt_arguments, folder, tmp_path):
+        model = AnomalyCLIP(**prompt_arguments, visualizer=False)
+        engine = Engine(default_root_dir=tmp_path, accelerator="cpu")
+        [expected] = engine.predict(model, data_path=folder / "b.png")
+        engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+        (tmp_path / "clean").mkdir()
+        shutil.copy(folder / "b.png", tmp_path / "clean")
+        output = tmp_path / "all.csv"
+        common = [f"--data={tmp_path / 'clean'}", f"--output={output}", "--accelerator=cpu", "--num_workers=0"]
+        assert main(["predict", *common, f"--ckpt_path={tmp_path / 'model.ckpt'}"]) == 0
+        assert pd.read_csv(output).score.tolist() == [pytest.approx(expected.pred_score.item(), abs=1e-6)]
+
+    def test_words_of_the_prompts(self, tiny_arguments, folder, tmp_path):
+        arguments = {**tiny_arguments, "prompts.normal_states": '["whole {}"]'}
+        main(words(arguments, folder, tmp_path / "all.csv"))
+        description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
+        assert json.loads(description["prompts"])["normal_states"] == ["whole {}"]
+
+    @pytest.mark.parametrize("option", ["--model.clas_name=nut", "--model.k_shot=many", "--model=Padim"])
+    def test_what_no_model_takes(self, option, tiny_arguments, folder, tmp_path, capsys):
+        with pytest.raises(SystemExit) as done:
+            main([*words(tiny_arguments, folder, tmp_path / "all.csv"), option])
+        assert done.value.code == 2
+        assert "error: " in capsys.readouterr().err
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
