@@ -4,7 +4,8 @@
 """The command ``anomalib-aprilgan``: what there is to do around the model. Training and prediction are anomalib's."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from .components.embedded import AUTO, settings_of
@@ -122,14 +123,15 @@ def predict(
     num_nodes: int = 1,
     strategy: str = "auto",
 ) -> int:
-    """Judge a folder of any number of photos with AprilGAN; started again, it goes on where it was stopped.
+    """Judge a folder of any number of photos; started again, it goes on where it was stopped.
 
-    Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end.
+    Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end, and tried again by the
+    next start. A photo is known by its path in the folder: for other photos of the same names choose another output.
 
     Args:
         data: Folder of photos, searched with its subfolders.
-        model: Arguments of AprilGAN, such as --model.class_name bottle.
-        ckpt_path: A checkpoint of AprilGAN, which knows its arguments.
+        model: AprilGAN, which is the default, or AnomalyCLIP, and arguments of it, such as --model.class_name bottle.
+        ckpt_path: A checkpoint of either, which knows its model and arguments.
         output: Table of a row a photo, .csv or .parquet: path, score, label, map, error.
         maps: Folder for anomaly maps, as float32 arrays in NumPy's format; null writes none.
         batch_size: Photos a batch.
@@ -140,25 +142,31 @@ def predict(
         strategy: Of Lightning's trainer; ddp for several processes on CPUs.
 
     Returns:
-        0 if all photos have a verdict, 1 if some cannot be read.
+        0 if all photos have a verdict, 1 if some cannot be read, 130 if it was stopped.
     """
     import logging
     from pathlib import Path
 
-    from .april_gan import AprilGAN
+    from .benchmark.interrupts import is_stop
     from .prediction.bulk import predict_folder
+    from .prediction.detectors import build_detector
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = model or {}
-    built: Any = AprilGAN.load_from_checkpoint(ckpt_path, **arguments) if ckpt_path else AprilGAN(**arguments)
     trainer = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes, "strategy": strategy}
     folder = Path(maps) if maps else None
-    rows = predict_folder(built, Path(data), Path(output), folder, batch_size, num_workers, trainer)
-    unreadable = [row for row in rows if row.error]
+    try:
+        build = partial(build_detector, model, ckpt_path)
+        rows = predict_folder(build, Path(data), Path(output), folder, batch_size, num_workers, trainer)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not is_stop(error):
+            raise
+        sys.stderr.write("Stopped. The same command goes on from there.\n")
+        return 130
+    without = [row for row in rows if row.error]
     if rows:
-        sys.stdout.write(f"{output}: {len(rows) - len(unreadable)} verdicts.\n")
-    sys.stdout.write("".join(f"Cannot be read: {row.path}: {row.error}\n" for row in unreadable))
-    return 1 if unreadable else 0
+        sys.stdout.write(f"{output}: {len(rows) - len(without)} verdicts.\n")
+    sys.stdout.write("".join(f"No verdict: {row.path}: {row.error}\n" for row in without))
+    return 1 if without else 0
 
 
 def speed(
@@ -222,6 +230,14 @@ def speed(
     return 0
 
 
+COMMANDS: dict[str, Callable[..., int]] = {
+    "benchmark": benchmark,
+    "doctor": doctor,
+    "predict": predict,
+    "speed": speed,
+}
+
+
 def main(args: list[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -231,11 +247,37 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    from jsonargparse import auto_cli
+    from jsonargparse import ArgumentParser
 
-    commands: dict[str, Any] = {"benchmark": benchmark, "doctor": doctor, "predict": predict, "speed": speed}
-    status: int = auto_cli(commands, args=args, prog="anomalib-aprilgan", as_positional=False)
-    return status
+    parser = ArgumentParser(prog="anomalib-aprilgan")
+    subcommands = parser.add_subcommands()
+    for name, command in COMMANDS.items():
+        about = str(command.__doc__).partition("Args:")[0]
+        subcommands.add_subcommand(name, _parser_of(command, about), help=about.partition("\n")[0])
+    # Only what is given: a checkpoint knows the other arguments of its model.
+    given = parser.parse_args(args, defaults=False).as_dict()
+    arguments = given[given["subcommand"]]
+    arguments.pop("config", None)
+    return COMMANDS[given["subcommand"]](**arguments)
+
+
+def _parser_of(command: Callable[..., int], about: str) -> Any:  # ruff: ignore[any-type] - jsonargparse is imported late
+    """The options of a command are the arguments of its function; a model's are those of its class."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(description=about)
+    parser.add_argument("--config", action="config", help="YAML file with options.")
+    takes_model = command is predict
+    skipped: set[str | int] = {"model"} if takes_model else set()
+    parser.add_function_arguments(command, as_group=False, as_positional=False, skip=skipped)
+    if takes_model:
+        from .prediction.detectors import DETECTORS
+
+        left_out = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+        parser.add_subclass_arguments(
+            tuple(DETECTORS.values()), "model", as_group=False, skip=left_out, instantiate=False, required=False
+        )
+    return parser
 
 
 if __name__ == "__main__":

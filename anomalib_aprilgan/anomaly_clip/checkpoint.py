@@ -57,6 +57,7 @@ def metadata(model: AnomalyCLIPModel) -> dict[str, str]:
         "model": "AnomalyCLIP",
         "backbone": model.source.backbone,
         "pretrained": model.source.pretrained,
+        "precision": str(model.clip.dtype).removeprefix("torch."),
         "prompts": digest(model.prompts.state_dict().values()),
     }
     return {key: json.dumps(value) for key, value in entries.items()}

@@ -25,7 +25,7 @@ from anomalib_aprilgan.components.embedded import AUTO, embedded_prompts, prompt
 from anomalib_aprilgan.data.image_files import ImageFileGuard
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps
-from anomalib_aprilgan.detection.export import ONNX_DEFAULTS, ExportedModel, add_metadata, save_torch
+from anomalib_aprilgan.detection.export import SelfDescribingExport
 from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
 from anomalib_aprilgan.detection.plain_data import plain_layers
 from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
@@ -39,7 +39,7 @@ from .torch_model import FROM_CHECKPOINT, AnomalyCLIPModel
 CHECKPOINT_KEY = "anomaly_clip"
 
 
-class AnomalyCLIP(AnomalibModule):
+class AnomalyCLIP(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
     """AnomalyCLIP: zero-shot anomaly detection that needs no class name.
 
     Args:
@@ -185,24 +185,9 @@ class AnomalyCLIP(AnomalibModule):
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
         self._is_restored = True
 
-    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export for anomalib's ``TorchInferencer``, with metadata; what only training and tests need stays behind."""
-        self.setup("export")
-        exported = ExportedModel(self.pre_processor, self.model, self.post_processor)
-        path = Path(export_root) / "weights" / "torch" / f"{model_file_name}.pt"
-        return save_torch(exported, metadata(self.model), path)
-
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,  # ruff: ignore[any-type] - of torch.onnx.export
-    ) -> Path:
-        """Export as ONNX, with metadata; OpenVINO's model is made of it. Arguments are the parent's."""
-        self.setup("export")
-        path = super().to_onnx(export_root, model_file_name, input_size, **{**ONNX_DEFAULTS, **kwargs})
-        return add_metadata(path, metadata(self.model))
+    def export_metadata(self) -> dict[str, str]:
+        """What all verdicts depend on, with JSON for values; the model must be set up."""
+        return metadata(self.model)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

@@ -4,12 +4,16 @@
 """What leaves for other runtimes: image in, verdict out, and metadata that say which."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 # The exporter writes version 18; anomalib would ask for 14, to which it cannot be converted.
 ONNX_DEFAULTS = {"opset_version": 18}
@@ -39,6 +43,36 @@ class ExportedModel(nn.Module):
         """Judge images (N, 3, H, W) in [0, 1]."""
         verdict: InferenceBatch = self.post_processor(self.model(self.pre_processor(images)))
         return verdict
+
+
+class SelfDescribingExport:
+    """Exports of a detector whose files say what they were made from; a class has it before ``AnomalibModule``."""
+
+    def export_metadata(self) -> dict[str, str]:
+        """What all verdicts depend on, with JSON for values; the detector must be set up."""
+        raise NotImplementedError
+
+    def to_torch(self: Any, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export for anomalib's ``TorchInferencer``, with metadata; what only training and tests need stays behind."""
+        self.setup("export")
+        exported = ExportedModel(self.pre_processor, self.model, self.post_processor)
+        path = Path(export_root) / "weights" / "torch" / f"{model_file_name}.pt"
+        return save_torch(exported, self.export_metadata(), path)
+
+    def to_onnx(
+        self: Any,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # ruff: ignore[any-type] - of torch.onnx.export
+    ) -> Path:
+        """Export as ONNX, with metadata; OpenVINO's model is made of it. Arguments are the parent's."""
+        self.setup("export")
+        if self.model.clip.dtype == torch.bfloat16:
+            logger.warning("ONNX Runtime cannot run bf16 on CPUs. Build the model with precision='fp32' to export it.")
+        options = {**ONNX_DEFAULTS, **kwargs}
+        path: Path = super().to_onnx(export_root, model_file_name, input_size, **options)  # type: ignore[misc]
+        return add_metadata(path, self.export_metadata())
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str | None:

@@ -4,20 +4,19 @@
 """Verdicts on a folder of photos, row by row, on any number of processes and machines."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from anomalib.data import ImageBatch
-from anomalib.data.utils.image import is_image_file
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_aprilgan import AprilGAN
-from anomalib_aprilgan.april_gan.export import metadata
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
+from .detectors import Detector
 from .journal import Journal, Row
-from .photos import load_photos, name_of
+from .photos import list_photos, load_photos, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,8 @@ class ResultWriter(Callback):
         path, _, error = outputs.explanation[index].partition("\n")
         if error:
             return Row(path, None, None, error=error)
-        score, label = float(outputs.pred_score[index]), int(outputs.pred_label[index])
+        score = float(outputs.pred_score[index])
+        label = None if outputs.pred_label is None else int(outputs.pred_label[index])  # of a post-processor
         if self.maps is None:
             return Row(path, score, label)
         file = self.maps / f"{path}.npy"  # the photo's own suffix stays: a.png and a.jpg are two photos
@@ -62,7 +62,7 @@ class ResultWriter(Callback):
 
 
 def predict_folder(
-    model: AprilGAN,
+    build: Callable[[], Detector],
     folder: Path,
     output: Path,
     maps: Path | None,
@@ -73,7 +73,8 @@ def predict_folder(
     """Judge all photos of a folder that have no verdict in the output yet.
 
     Args:
-        model (AprilGAN): The model; its pictures and metrics are left out.
+        build (Callable[[], Detector]): Builds the model, when all else is known to be right; its pictures and metrics
+            are left out.
         folder (Path): Folder of photos, searched with its subfolders.
         output (Path): Table to write, ``.csv`` or ``.parquet``.
         maps (Path | None): Folder for anomaly maps.
@@ -88,33 +89,45 @@ def predict_folder(
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no image, or the output was begun differently or is of another format.
     """
-    if not folder.is_dir():
-        msg = f"data={str(folder)!r} is no folder. Give a folder of photos."
-        raise FileNotFoundError(msg)
+    paths, journal = list_photos(folder), Journal(output)
+    model = build()
     if not isinstance(model.pre_processor, CLIPPreProcessor):
         msg = f"Bulk prediction needs the model's own pre-processor, not {type(model.pre_processor).__name__}."
         raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - an argument of the model's
-    paths = sorted(path for path in folder.rglob("*") if is_image_file(path))
-    if not paths:
-        msg = f"data={str(folder)!r} holds no images."
-        raise ValueError(msg)
-    journal = Journal(output)
     model.setup("predict")
-    done = journal.open({**_description(model), "maps": maps is not None})
+    # Photos are known by their names in the folder: another one may have the same.
+    done = journal.open({**_description(model), "data": str(folder.resolve()), "maps": maps is not None})
     open_paths = [path for path in paths if name_of(path, folder) not in done]
     logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
     writer: Any = ResultWriter(journal, maps)
     model.evaluator, model.visualizer = None, writer
-    trainer = Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, **trainer_arguments)
+    model.allow_zero_length_dataloader_with_multiple_devices = True
+    trainer = Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **trainer_arguments,
+    )
     if open_paths:
         loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
         trainer.predict(model, loader, return_predictions=False)  # memory stays flat
     trainer.strategy.barrier()
-    return journal.finish() if trainer.is_global_zero else []
+    if not trainer.is_global_zero:
+        return []
+    journal.append(trainer.global_rank, _unjudged([name_of(path, folder) for path in paths], journal))
+    return journal.finish()
 
 
-def _description(model: AprilGAN) -> dict[str, Any]:
+def _unjudged(names: list[str], journal: Journal) -> list[Row]:
+    """Photos that nobody took, because machines that share a folder did not see the same in it at the start."""
+    judged = {row.path for row in journal.rows()}
+    error = "Not judged: another process did not see it. Start the same command again."
+    return [Row(name, None, None, error=error) for name in names if name not in judged]
+
+
+def _description(model: Detector) -> dict[str, Any]:
     """What decides about the verdicts: the model, and the thresholds of its post-processor."""
     state = {} if model.post_processor is None else model.post_processor.state_dict()
     thresholds = {name: str(value.item()) for name, value in state.items()}
-    return {**metadata(model.model, model.reference_paths), **thresholds}
+    return {**model.export_metadata(), **thresholds}

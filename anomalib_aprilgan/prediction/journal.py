@@ -23,7 +23,7 @@ class Row(NamedTuple):
     Attributes:
         path (str): The photo, as a path relative to the folder; see :func:`.photos.name_of`.
         score (float | None): Probability of an anomaly, in [0, 1]; None if the photo cannot be read.
-        label (int | None): 1 if it is anomalous, else 0.
+        label (int | None): 1 if it is anomalous, else 0; None if nobody says so.
         map (str): File of the anomaly map, relative to the folder of maps; empty if none was asked for.
         error (str): Why the photo cannot be read; empty else.
     """

@@ -4,16 +4,35 @@
 """Photos of a folder, at the model's size; bad files are told and not fatal."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
-from torch.utils.data import DataLoader, Dataset
+from anomalib.data.utils.image import is_image_file
+from torch import distributed
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from anomalib_aprilgan.data.image_files import UnreadableImageError, read_image
 from anomalib_aprilgan.data.pillow_resize import resize_image
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """All images of a folder and its subfolders, sorted.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no image.
+    """
+    if not folder.is_dir():
+        msg = f"data={str(folder)!r} is no folder. Give a folder of photos."
+        raise FileNotFoundError(msg)
+    paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and not path.is_dir())
+    if not paths:
+        msg = f"data={str(folder)!r} holds no images."
+        raise ValueError(msg)
+    return paths
 
 
 def name_of(path: Path, folder: Path) -> str:
@@ -64,9 +83,37 @@ def _describe(problem: Exception) -> str:
     return " ".join(f"{kind}{text}".split())
 
 
+class Share(Sampler[int]):
+    """This process's share of all photos: every one in exactly one share, in the same order.
+
+    Lightning's own sampler fails if there are fewer photos than processes, as there often are when a run goes on.
+
+    Args:
+        number (int): Of all photos.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __iter__(self) -> Iterator[int]:
+        """Indices of the photos."""
+        return iter(self._indices())
+
+    def __len__(self) -> int:
+        """Number of photos; there may be none."""
+        return len(self._indices())
+
+    def _indices(self) -> range:
+        # Asked for late: processes may be started after the loader is built.
+        is_alone = not (distributed.is_available() and distributed.is_initialized())
+        rank, processes = (0, 1) if is_alone else (distributed.get_rank(), distributed.get_world_size())
+        return range(rank, self.number, processes)
+
+
 def load_photos(
     paths: Sequence[Path], folder: Path, image_size: int, batch_size: int, num_workers: int
 ) -> DataLoader[ImageItem]:
-    """Loader of photos, which reads them in other processes while the model works."""
+    """Loader of this process's share of photos, which other processes read while the model works."""
     collate: Any = ImageBatch.collate
-    return DataLoader(Photos(paths, folder, image_size), batch_size, num_workers=num_workers, collate_fn=collate)
+    photos, share = Photos(paths, folder, image_size), Share(len(paths))
+    return DataLoader(photos, batch_size, sampler=share, num_workers=num_workers, collate_fn=collate)

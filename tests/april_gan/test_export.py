@@ -120,6 +120,11 @@ def test_batch_can_be_fixed(build, tmp_path):
     assert_same_verdicts(model, run_onnx(path, images), images)
 
 
+def test_exports_in_bf16_tell_what_cannot_run_them(tiny_arguments, tmp_path, caplog):
+    AprilGAN("bottle", **tiny_arguments, precision="bf16").to_onnx(tmp_path)
+    assert "Build the model with precision='fp32' to export it" in caplog.text
+
+
 def test_openvinos_own_precision_is_not_full(build, tmp_path):
     model = build("tiny_vit", 2)
     images = photographs(2, (70, 70))

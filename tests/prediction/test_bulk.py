@@ -3,7 +3,9 @@
 
 """``anomalib-aprilgan predict``: anomalib's numbers, each photo once, whatever is killed, broken or shared."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -24,10 +26,10 @@ from anomalib.pre_processing import PreProcessor
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from anomalib_aprilgan import AprilGAN
+from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark.peak_memory import held_host_memory
 from anomalib_aprilgan.cli import main
-from anomalib_aprilgan.prediction import photos
+from anomalib_aprilgan.prediction import bulk, photos
 from anomalib_aprilgan.prediction.bulk import predict_folder
 from anomalib_aprilgan.prediction.journal import Journal, Row
 
@@ -61,7 +63,7 @@ def build(tiny_arguments) -> Callable[..., AprilGAN]:
 
 def predict(model: AprilGAN, folder: Path, output: Path, maps: Path | None = None, **trainer: Any) -> list[Row]:
     trainer = {"accelerator": "cpu", "enable_progress_bar": False, **trainer}
-    return predict_folder(model, folder, output, maps, 2, 0, trainer)
+    return predict_folder(lambda: model, folder, output, maps, 2, 0, trainer)
 
 
 def words(arguments: dict[str, Any], folder: Path, output: Path) -> list[str]:
@@ -161,6 +163,52 @@ def test_maps_cannot_be_asked_for_halfway(build, folder, tmp_path):
         predict(build(), folder, tmp_path / "all.csv", tmp_path / "maps")
 
 
+def test_photos_of_another_folder_have_no_verdict_yet(build, folder, tmp_path):
+    predict(build(), folder, tmp_path / "all.csv")
+    monday = tmp_path / "monday"
+    shutil.copytree(folder, monday)
+    with pytest.raises(ValueError, match=r"all\.csv was begun with another data\. Choose another output"):
+        predict(build(), monday, tmp_path / "all.csv")
+
+
+def test_photos_that_no_process_took_are_told_and_judged_by_the_next_start(build, folder, tmp_path, monkeypatch):
+    def load_less(paths, *arguments):
+        return photos.load_photos(paths[1:], *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "load_photos", load_less)
+        first, *others = predict(build(), folder, tmp_path / "all.csv")
+    assert first == Row(
+        "a.jpg", None, None, error="Not judged: another process did not see it. Start the same command again."
+    )
+    assert predict(build(), folder, tmp_path / "all.csv")[1:] == others
+    assert pd.read_csv(tmp_path / "all.csv").score[0] > 0
+
+
+def test_without_a_post_processor_there_are_no_labels(build, folder, tmp_path):
+    rows = predict(build(post_processor=False), folder, tmp_path / "all.csv")
+    assert {row.label for row in rows} == {None}
+    assert all(row.error or row.score > 0 for row in rows)
+
+
+def test_nothing_is_built_for_a_wrong_folder_or_output(folder, tmp_path):
+    for data, output in ((tmp_path / "gone", tmp_path / "all.csv"), (folder, tmp_path / "all.txt")):
+        with pytest.raises((FileNotFoundError, ValueError), match=r"is no folder|must end in"):
+            predict_folder(lambda: pytest.fail("built"), data, output, None, 2, 0, {})
+
+
+def test_shares_are_all_photos_and_none_twice(monkeypatch):
+    monkeypatch.setattr(photos.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(photos.distributed, "get_world_size", lambda: 3)
+    for number in (1, 7):
+        shares = []
+        for rank in range(3):
+            monkeypatch.setattr(photos.distributed, "get_rank", lambda rank=rank: rank)
+            shares.append(list(photos.Share(number)))
+            assert len(photos.Share(number)) == len(shares[-1])
+        assert sorted(index for share in shares for index in share) == list(range(number))
+
+
 def test_tables_of_others_are_left_alone(build, folder, tmp_path):
     (tmp_path / "all.csv").write_text("name,price\nnut,1\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"all\.csv exists, and all\.model\.json does not say what made it"):
@@ -228,7 +276,7 @@ def test_command(tiny_arguments, folder, tmp_path, capsys):
     assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 1
     printed = capsys.readouterr().out
     assert f"all.csv: {len(NAMES)} verdicts." in printed
-    assert all(f"Cannot be read: {name}: " in printed for name in BROKEN)
+    assert all(f"No verdict: {name}: " in printed for name in BROKEN)
 
 
 def test_command_with_a_checkpoint(build, folder, tmp_path):
@@ -242,6 +290,58 @@ def test_command_with_a_checkpoint(build, folder, tmp_path):
     assert main(["predict", f"--data={clean}", f"--output={output}", f"--ckpt_path={tmp_path / 'model.ckpt'}"]) == 0
     [expected] = [row for row in predict(build(), folder, tmp_path / "again.csv") if row.path == "b.png"]
     assert pd.read_csv(output).score.tolist() == [pytest.approx(expected.score, abs=1e-6)]
+
+
+def test_a_stop_says_that_the_command_goes_on(tiny_arguments, folder, tmp_path, capsys, monkeypatch):
+    def stop(self, rank, rows):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", stop)
+    assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 130
+    assert "Stopped. The same command goes on from there." in capsys.readouterr().err
+
+
+class TestModels:
+    """AprilGAN unless another is named, or lies in the checkpoint."""
+
+    @pytest.fixture
+    def prompt_arguments(self, tiny_backbone) -> dict[str, Any]:
+        sizes = {"image_size": 56, "layers": [4], "dpam_layers": 2, "prompt_length": 4, "deep_prompt_depth": 1}
+        return {"backbone": tiny_backbone, "pretrained": None, "prompt_weights": None, **sizes}
+
+    def test_anomaly_clip_by_its_name(self, prompt_arguments, folder, tmp_path):
+        options = [f"--model.{name}={'null' if value is None else value}" for name, value in prompt_arguments.items()]
+        output = tmp_path / "all.csv"
+        common = [f"--data={folder}", f"--output={output}", "--accelerator=cpu", "--num_workers=0"]
+        assert main(["predict", *common, "--model", "AnomalyCLIP", *options]) == 1
+        assert pd.read_csv(output).score.notna().sum() == len(NAMES)
+        description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
+        assert (description["model"], description["precision"]) == ('"AnomalyCLIP"', '"float32"')
+
+    def test_anomaly_clip_from_its_checkpoint(self, prompt_arguments, folder, tmp_path):
+        model = AnomalyCLIP(**prompt_arguments, visualizer=False)
+        engine = Engine(default_root_dir=tmp_path, accelerator="cpu")
+        [expected] = engine.predict(model, data_path=folder / "b.png")
+        engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+        (tmp_path / "clean").mkdir()
+        shutil.copy(folder / "b.png", tmp_path / "clean")
+        output = tmp_path / "all.csv"
+        common = [f"--data={tmp_path / 'clean'}", f"--output={output}", "--accelerator=cpu", "--num_workers=0"]
+        assert main(["predict", *common, f"--ckpt_path={tmp_path / 'model.ckpt'}"]) == 0
+        assert pd.read_csv(output).score.tolist() == [pytest.approx(expected.pred_score.item(), abs=1e-6)]
+
+    def test_words_of_the_prompts(self, tiny_arguments, folder, tmp_path):
+        arguments = {**tiny_arguments, "prompts.normal_states": '["whole {}"]'}
+        main(words(arguments, folder, tmp_path / "all.csv"))
+        description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
+        assert json.loads(description["prompts"])["normal_states"] == ["whole {}"]
+
+    @pytest.mark.parametrize("option", ["--model.clas_name=nut", "--model.k_shot=many", "--model=Padim"])
+    def test_what_no_model_takes(self, option, tiny_arguments, folder, tmp_path, capsys):
+        with pytest.raises(SystemExit) as done:
+            main([*words(tiny_arguments, folder, tmp_path / "all.csv"), option])
+        assert done.value.code == 2
+        assert "error: " in capsys.readouterr().err
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -301,6 +401,17 @@ def test_two_processes_share_the_photos(build, tiny_arguments, folder, tmp_path,
 
 
 @pytest.mark.slow
+def test_more_processes_than_photos(tiny_arguments, folder, tmp_path):
+    (tmp_path / "one").mkdir()
+    shutil.copy(folder / "b.png", tmp_path / "one")
+    arguments = words(tiny_arguments, tmp_path / "one", tmp_path / "all.csv")
+    process = start([*arguments, "--devices=2", "--strategy=ddp"])
+    _, logged = process.communicate()
+    assert process.returncode == 0, logged
+    assert pd.read_csv(tmp_path / "all.csv").path.tolist() == ["b.png"]
+
+
+@pytest.mark.slow
 def test_memory_stays_flat_over_five_thousand_photos(tiny_arguments, folder, tmp_path, monkeypatch):
     many = tmp_path / "many"
     many.mkdir()
@@ -314,7 +425,7 @@ def test_memory_stays_flat_over_five_thousand_photos(tiny_arguments, folder, tmp
 
     monkeypatch.setattr(Journal, "append", watch)
     model = AprilGAN("bottle", **{**tiny_arguments, "image_size": 28})
-    rows = predict_folder(model, many, tmp_path / "all.csv", None, 10, 0, {"accelerator": "cpu"})
+    rows = predict_folder(lambda: model, many, tmp_path / "all.csv", None, 10, 0, {"accelerator": "cpu"})
     assert len(rows) == 5000
     growth = (held[5000] - held[1000]) / 4000
     assert growth < 300  # bytes a photo; its row alone, were it kept, would take more
