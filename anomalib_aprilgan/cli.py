@@ -142,7 +142,8 @@ def predict(
         strategy: Of Lightning's trainer; ddp for several processes on CPUs.
 
     Returns:
-        0 if all photos have a verdict, 1 if some cannot be read, 130 if it was stopped.
+        0 if all photos have a verdict, 1 if some cannot be read, 2 if folder, model or output are wrong, 130 if it was
+        stopped.
     """
     import logging
     from pathlib import Path
@@ -162,6 +163,9 @@ def predict(
             raise
         sys.stderr.write("Stopped. The same command goes on from there.\n")
         return 130
+    except (OSError, ValueError, ModuleNotFoundError) as error:  # they name the value and the remedy; rows that are written stay
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     without = [row for row in rows if row.error]
     if rows:
         sys.stdout.write(f"{output}: {len(rows) - len(without)} verdicts.\n")

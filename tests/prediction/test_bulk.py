@@ -258,6 +258,11 @@ class TestArguments:
         with pytest.raises(FileNotFoundError, match=r"is no folder\. Give a folder of photos"):
             predict(build(), folder / "a.png", tmp_path / "all.csv")
 
+    def test_the_command_says_it_in_a_sentence(self, folder, tmp_path, capsys):
+        model = ["--model.backbone=aprilgan-tiny"]
+        assert main(["predict", f"--data={folder / 'nowhere'}", f"--output={tmp_path / 'all.csv'}", *model]) == 2
+        assert "nowhere' is no folder. Give a folder of photos" in capsys.readouterr().err
+
     def test_no_images(self, build, tmp_path):
         with pytest.raises(ValueError, match="holds no images"):
             predict(build(), tmp_path, tmp_path / "all.csv")
