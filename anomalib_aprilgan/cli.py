@@ -163,7 +163,7 @@ def predict(
             raise
         sys.stderr.write("Stopped. The same command goes on from there.\n")
         return 130
-    except (OSError, ValueError, ModuleNotFoundError) as error:  # they name the value and the remedy; rows that are written stay
+    except (OSError, ValueError, ModuleNotFoundError) as error:  # rows that are written stay
         sys.stderr.write(f"error: {error}\n")
         return 2
     without = [row for row in rows if row.error]
