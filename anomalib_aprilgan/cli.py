@@ -175,8 +175,8 @@ def predict(
 
 def speed(
     backbone: str = "ViT-L-14-336",
-    image_size: int = 518,
-    layers: Sequence[int] = (6, 12, 18, 24),
+    image_size: int | None = None,
+    layers: Sequence[int] | None = None,
     precision: str = "fp32",
     batch_size: int = 1,
     threads: int | None = None,
@@ -203,8 +203,8 @@ def speed(
 
     Args:
         backbone: open_clip architecture, or path of an open_clip model config (JSON).
-        image_size: Side in pixels of the model's input.
-        layers: Stages compared with text and references.
+        image_size: Side in pixels of the model's input; null for that of aprilgan-tiny, or the paper's.
+        layers: Stages compared with text and references; null likewise.
         precision: Of the image tower, the bare one's, too.
         batch_size: Images a pass.
         threads: Of PyTorch; null takes its default.
@@ -215,7 +215,7 @@ def speed(
         json: File for the results.
 
     Returns:
-        0.
+        0, or 2 if a value is wrong.
     """
     from pathlib import Path
 
@@ -226,8 +226,15 @@ def speed(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = SpeedSettings(backbone, image_size, tuple(layers), precision, batch_size, device)
-    results = measure_speed(settings, repeats, parts)
+    defaults = settings_of(backbone)
+    size = defaults.image_size if image_size is None else image_size
+    stages = defaults.layers if layers is None else tuple(layers)
+    try:
+        settings = SpeedSettings(backbone, size, stages, precision, batch_size, device)
+        results = measure_speed(settings, repeats, parts)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     sys.stdout.write(render_speed(results))
     if json is not None:
         write_json(results, Path(json))

@@ -225,8 +225,8 @@ def _find_weights(backbone: str, pretrained: str | None) -> Iterator[Finding]:
     elif isinstance(location, HubFile):
         remedy = (
             f"With network: predict once, or hf download {location.repo_id} {location.filenames[0]}. Without: copy the "
-            "hub's cache of a machine that has it, or copy the file and give --pretrained PATH. To try out without any "
-            f"download: --backbone {BACKBONE}, the small CLIP of this package."
+            "hub's cache of a machine that has it, or copy the file and give --model.pretrained PATH. To try out "
+            f"without any download: --model.backbone {BACKBONE}, the small CLIP of this package."
         )
         detail = f"{name}: {location.repo_id} is not in the hub's cache"
         yield Finding(ok=False, subject="CLIP weights", detail=detail, remedy=remedy)

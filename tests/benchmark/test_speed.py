@@ -15,6 +15,7 @@ from anomalib_aprilgan.benchmark import contenders, speed, text_setup
 from anomalib_aprilgan.benchmark.peak_memory import peak_in_new_process
 from anomalib_aprilgan.benchmark.turns import Pair, Ratio, ratio_of, take_turns
 from anomalib_aprilgan.cli import main
+from anomalib_aprilgan.components.embedded import IMAGE_SIZE, LAYERS
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import TextEncoder
 
@@ -66,6 +67,18 @@ def test_command_prints_and_writes_all(tiny_backbone, tmp_path, capsys, cache_fo
     printed = capsys.readouterr().out
     assert all(name in printed for name in EXPECTED)
     assert not list(cache_folder.rglob("*.safetensors"))  # the text of random weights is nobody's
+
+
+def test_size_and_stages_are_the_backbones_own(tmp_path):
+    path = tmp_path / "speed.json"
+    assert main(["speed", "--backbone=aprilgan-tiny", "--parts=[]", "--repeats=1", f"--json={path}"]) == 0
+    settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    assert (settings["image_size"], settings["layers"]) == (IMAGE_SIZE, list(LAYERS))
+
+
+def test_wrong_values_are_told_in_a_sentence(tiny_backbone, tmp_path, capsys):
+    assert main(words(tiny_backbone, tmp_path / "speed.json", "--layers=[9]")) == 2
+    assert capsys.readouterr().err.startswith("error: layers=[9] must be ascending")
 
 
 def test_slower_verdicts_show(tiny_backbone, monkeypatch, tmp_path):
