@@ -115,7 +115,7 @@ def _categories(dataset: str, groups: Sequence[Group]) -> list[Table]:
 
 
 def _circumstances(rows: Sequence[Mapping[str, str]], runs: Sequence[Run]) -> list[str]:
-    """What else readers must know: machines, versions, images, adapters, and remarks of the models."""
+    """What else readers must know: machines, versions, images, trained parts, and remarks of the models."""
     lines = []
     for column in ("device", "threads", "python", *DISTRIBUTIONS):
         values = sorted({row[column] for row in rows} - {""})
@@ -134,6 +134,8 @@ def _circumstances(rows: Sequence[Mapping[str, str]], runs: Sequence[Run]) -> li
             lines.append(f"{method}: no metrics of pixels, since the model gives no maps.")
         if row["adapters"]:
             lines.append(f"{method}: adapters {row['adapters']}.")
+        if row["prompt_weights"]:
+            lines.append(f"{method}: learned prompts {row['prompt_weights']}.")
         if row["trained_on"]:
             lines.append(f"{method}: parts were trained on {row['trained_on']}.")
         if row["trained_on_test_data"] == "True":

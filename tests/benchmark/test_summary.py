@@ -145,11 +145,13 @@ class TestReport:
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         assert text.count("AprilGAN on VisA: no metrics of pixels, since the model gives no maps.") == 1
 
-    def test_leaks_adapters_and_remarks_are_told_once(self, runs, tmp_path):
-        more = {"adapters": "visa", "trained_on": "visa", "trained_on_test_data": "True", "remarks": "odd"}
+    def test_leaks_trained_parts_and_remarks_are_told_once(self, runs, tmp_path):
+        parts = {"adapters": "visa", "prompt_weights": "mvtec", "trained_on": "visa"}
+        more = {**parts, "trained_on_test_data": "True", "remarks": "odd"}
         write_report(tmp_path, [{**row, **more} for row in make_rows(runs)], runs, {})
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         assert text.count("AprilGAN on VisA: adapters visa.") == 1
+        assert text.count("AprilGAN on VisA: learned prompts mvtec.") == 1
         assert text.count("AprilGAN on VisA: parts were trained on the data under test.") == 1
         assert text.count("AprilGAN on VisA: odd.") == 1
 
