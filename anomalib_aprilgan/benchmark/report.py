@@ -46,7 +46,7 @@ NOTES = (
     positive rates below 0.3. Masks and maps are compared at the size of each model's map.""",
     """Protocol streaming: each image is judged by itself. Protocol paper: AprilGAN's few-shot image score is
     ½ (text score + largest map value, min-max over the category's test images), so it needs the whole test set; maps
-    are the same in both.""",
+    are the same in both. Elsewhere the protocols do not differ, and one line stands for both.""",
     f"""Milliseconds are of whole forward passes with pre-processing from images in memory, {MIN_REPEATS} to
     {MAX_REPEATS} of them: a p95 of few is their slowest. Seconds to prepare are from the loaded model to the first
     image that it can judge, and with AprilGAN less once a class's text is in its cache.

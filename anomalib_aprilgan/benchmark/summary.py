@@ -42,8 +42,8 @@ class Group:
 
     @property
     def protocols(self) -> list[str]:
-        """Protocols for which there are image metrics."""
-        has_paper = self.rows[list(PAPER_COLUMNS)].notna().any().any()
+        """Protocols whose image metrics can differ; zero-shot scores are the same in both."""
+        has_paper = self.first.shots != 0 and self.rows[list(PAPER_COLUMNS)].notna().any().any()
         return [STREAMING, PAPER] if has_paper else [STREAMING]
 
     def metrics(self, protocol: str) -> pd.DataFrame:

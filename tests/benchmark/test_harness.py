@@ -170,7 +170,6 @@ class TestMiniature:
         settings = [line for line in lines if line[0].startswith(("| zero", "| 1-shot", "| full"))]
         assert settings == [
             ["| zero-shot", "AprilGAN", "streaming", "1"],
-            ["| zero-shot", "AprilGAN", "paper", "1"],
             ["| zero-shot", "WinClip", "streaming", "1"],
             ["| 1-shot", "AprilGAN", "streaming", "2"],
             ["| 1-shot", "AprilGAN", "paper", "2"],

@@ -68,6 +68,19 @@ def test_a_seed_that_lacks_a_category_is_left_out(runs):
     assert of_c0[0] == ["c0", "1-shot", "AprilGAN", "streaming", "2", *["50.0 ± 14.1"] * 7]
 
 
+def test_protocols_that_cannot_differ_are_one_line(runs):
+    """Published figures are still compared with."""
+    zero_shot = [replace(run, shots=0) for run in runs if run.seed == 0]
+    groups = group_rows(make_rows(zero_shot, paper=0.5), zero_shot)
+    protocols = [line[1:3] for line in comparison_rows(groups)]
+    assert protocols == [
+        ["AprilGAN", "streaming"],
+        ["APRIL-GAN, as published", "paper"],
+        ["difference", "paper"],
+    ]
+    assert {line[3] for line in category_rows(groups)} == {"streaming"}
+
+
 def test_part_of_the_categories_is_not_the_papers_setting(runs):
     some = [run for run in runs if run.category in {"c0", "c1"}]
     assert len(list(comparison_rows(group_rows(make_rows(some), some)))) == 2
