@@ -70,7 +70,7 @@ def write_report(
     groups = group_rows(rows, runs) if rows else []
     by_dataset = {name: list(each) for name, each in groupby(groups, key=lambda group: group.first.dataset_name)}
     comparisons = [_comparison(name, members) for name, members in by_dataset.items()]
-    parts: list[Part] = [f"{len(rows)} of {len(runs)} runs are done.", *failure_lines(failures)]
+    parts: list[Part] = [f"Runs done: {len(rows)} of {len(runs)}.", *failure_lines(failures)]
     for comparison, (name, members) in zip(comparisons, by_dataset.items(), strict=True):
         parts += [comparison, *_categories(name, members)]
     if groups:

@@ -123,7 +123,7 @@ class TestMiniature:
             failures.count("Untaught learns from normal images, so 0 is not among its shots. Give it") == 4
         )  # text, trace
         assert "no_such_network" in failures
-        assert "20 of 26 runs are done" in (folder / "report.md").read_text(encoding="utf-8")
+        assert "Runs done: 20 of 26." in (folder / "report.md").read_text(encoding="utf-8")
 
     def test_rows_hold_all_that_was_measured(self, finished):
         for row in read_rows(finished[1]):

@@ -71,7 +71,7 @@ def test_images_of_one_kind_are_told_before_anything_else(split, counts, tmp_pat
     root = tmp_path / "MVTecAD" / "bottle"  # a fifth of its four good images is none
     folders = {"root": str(root), "normal_dir": "train/good", "abnormal_dir": "test/broken"}
     folder = Dataset("Folder", {"name": "bottle", **folders, "val_split_mode": split})
-    with pytest.raises(ValueError, match=f"MVTecAD/bottle has {counts} test images, but metrics need both. Look at"):
+    with pytest.raises(ValueError, match=f"MVTecAD has {counts} test images, but metrics need both. Look at"):
         single_run.execute(replace(run, dataset=folder), single_run.Settings())
     assert ("put aside for validation" in caplog.text) == (split == "from_test")
 

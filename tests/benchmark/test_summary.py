@@ -142,7 +142,7 @@ class TestReport:
     def test_without_any_row_it_tells_so(self, runs, tmp_path):
         write_report(tmp_path, [], runs, {"AprilGAN": "ValueError: no"})
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
-        assert "0 of 24 runs are done." in text
+        assert "Runs done: 0 of 24." in text
         assert "Failed: AprilGAN: ValueError: no" in text
         assert not (tmp_path / "latency.png").exists()
         assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == "\n"
