@@ -12,7 +12,7 @@ from .metrics import COLUMNS, PIXEL_COLUMNS
 from .plan import Run
 from .plot import plot_latency
 from .single_run import DISTRIBUTIONS, LATENCY_COLUMNS
-from .summary import PAPER, STREAMING, Group, category_rows, comparison_rows, cost_rows, group_rows
+from .summary import PAPER, STREAMING, Group, category_rows, comparison_rows, cost_rows, group_rows, image_rows
 from .tables import Part, Picture, Table, as_html, as_latex, as_markdown, as_markdown_fragment
 
 TITLE = "Benchmark of anomaly detection"
@@ -43,7 +43,8 @@ NOTES = (
     """Thresholds and normalisations are those of the table above, none of a validation split. No method is validated
     on the test images, as many of anomalib's datamodules would have it.""",
     """AUROC, F1-max and AP as in scikit-learn. PRO-segm as published: 200 thresholds, 8-connected regions, false
-    positive rates below 0.3. Masks and maps are compared at the size of each model's map.""",
+    positive rates below 0.3. Masks and maps are compared at the size of each model's map, which
+    stands among the costs.""",
     """Protocol streaming: each image is judged by itself. Protocol paper: AprilGAN's few-shot image score is
     ½ (text score + largest map value, min-max over the category's test images), so it needs the whole test set; maps
     are the same in both. Elsewhere the protocols do not differ, and one line stands for both.""",
@@ -74,7 +75,8 @@ def write_report(
     for comparison, (name, members) in zip(comparisons, by_dataset.items(), strict=True):
         parts += [comparison, *_categories(name, members)]
     if groups:
-        head = ["dataset", "setting", "method", "seconds to prepare"]
+        parts.append(Table("Test images", ["dataset", "category", "normal", "anomalous"], list(image_rows(groups))))
+        head = ["dataset", "setting", "method", "map size", "seconds to prepare"]
         head += [column.replace("_", " ") for column in LATENCY_COLUMNS]
         parts.append(Table("Costs", [*head, "peak MiB of the process", "of the GPU"], list(cost_rows(groups))))
     if plot_latency(groups, output / PLOT):

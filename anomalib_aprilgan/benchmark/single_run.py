@@ -119,7 +119,7 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
         **{name: paper[column] for name, column in zip(PAPER_COLUMNS, IMAGE_COLUMNS, strict=True) if paper},
         "test_images": len(found["labels"]),
         "anomalous_images": int(found["labels"].sum()),
-        "map_size": "x".join(str(side) for side in found["maps"].shape[1:]) if "maps" in found else "",
+        "map_size": "x".join(str(side) for side in collector.map_size),
         "seconds_to_prepare": prepared_in,
         **_latencies(model, datamodule, settings.latency_seconds, device),
         **peaks,

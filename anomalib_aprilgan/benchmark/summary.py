@@ -139,9 +139,21 @@ def category_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
 
 
 def cost_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
-    """What methods cost: medians over the runs, of memory the largest."""
+    """What methods cost, and the size of their maps: medians over the runs, of memory the largest."""
     for group in groups:
         costs = group.rows[list(COST_COLUMNS)]
         peaks = [f"{value:.0f}" for value in costs[["peak_host_mib", "peak_device_mib"]].max()]
         times = ["-" if pd.isna(value) else f"{value:.1f}" for value in costs[list(COST_COLUMNS[:-2])].median()]
-        yield [group.first.dataset_name, group.setting, group.first.method_name, *times, *peaks]
+        map_sizes = ", ".join(sorted({*group.rows.map_size} - {""})) or "-"
+        yield [group.first.dataset_name, group.setting, group.first.method_name, map_sizes, *times, *peaks]
+
+
+def image_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
+    """Numbers of normal and anomalous test images of each category; ``-`` for a dataset without categories."""
+    rows = [row for group in groups for row in group.rows.to_dict("records")]
+    counts = {(row["dataset"], row["category"]): (row["test_images"], row["anomalous_images"]) for row in rows}
+    planned = {(run.dataset_name, run.category): run.dataset for group in groups for run in group.runs}
+    for (name, category), dataset in planned.items():
+        if (name, category) in counts:
+            images, anomalous = (int(count) for count in counts[name, category])
+            yield [name, category if dataset.categories else "-", str(images - anomalous), str(anomalous)]

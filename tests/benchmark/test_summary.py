@@ -13,7 +13,7 @@ from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
 from anomalib_aprilgan.benchmark.published import CATEGORIES, check_published_names, published_figure
 from anomalib_aprilgan.benchmark.report import write_report
 from anomalib_aprilgan.benchmark.single_run import PAPER_COLUMNS, ROW_COLUMNS
-from anomalib_aprilgan.benchmark.summary import category_rows, comparison_rows, cost_rows, group_rows
+from anomalib_aprilgan.benchmark.summary import category_rows, comparison_rows, cost_rows, group_rows, image_rows
 from anomalib_aprilgan.benchmark.tables import Table, as_html, as_latex, as_markdown
 
 METHOD = Method("AprilGAN", shots=[1], published_as="APRIL-GAN")
@@ -26,6 +26,7 @@ def make_rows(runs, value=lambda run: 0.5, *, paper=0.25):
         metrics = {**dict.fromkeys(COLUMNS, value(run)), **dict.fromkeys(PAPER_COLUMNS, paper)}
         names = {"run": run.key, "method": run.method_name, "dataset": run.dataset_name, "category": run.category}
         facts = {**names, "shots": run.shots, "seed": run.seed, **metrics}
+        facts |= {"test_images": 5, "anomalous_images": 2, "map_size": "56x56"}
         rows.append({**dict.fromkeys(ROW_COLUMNS, ""), **{key: str(fact) for key, fact in facts.items()}})
     return rows
 
@@ -104,7 +105,19 @@ def test_costs_are_medians_and_the_largest_memory(runs):
             seconds_to_prepare=str(number), ms_median_batch_1="8", peak_host_mib=str(100 + number), peak_device_mib="0"
         )
     (line,) = cost_rows(group_rows(rows, runs))
-    assert line == ["VisA", "1-shot", "AprilGAN", "11.5", "8.0", "-", "-", "-", "123", "0"]
+    assert line == ["VisA", "1-shot", "AprilGAN", "56x56", "11.5", "8.0", "-", "-", "-", "123", "0"]
+
+
+def test_test_images_are_counted_once_a_category(runs):
+    rows = make_rows(runs)[::-1]  # in another order than planned
+    for row in rows:
+        row["test_images"] = "9" if row["category"] == "c0" else "5"
+    lines = list(image_rows(group_rows([row for row in rows if row["category"] != "c1"], runs)))
+    assert lines[:2] == [["VisA", "c0", "7", "2"], ["VisA", "c2", "3", "2"]]
+    assert len(lines) == 11
+    folder = Dataset("Folder", {"name": "cap", "normal_dir": "good"})
+    whole = list_runs({"AprilGAN": METHOD}, {"cap": folder}, [], [0])
+    assert list(image_rows(group_rows(make_rows(whole), whole))) == [["cap", "-", "3", "2"]]
 
 
 class TestPublished:
