@@ -19,6 +19,8 @@ TITLE = "Benchmark of anomaly detection"
 PLOT = "latency.png"
 # The comparisons alone, for a page that has its own heading.
 COMPARISONS = "comparison.md"
+# Largest p95 in medians that needs no remark.
+STEADY = 1.5
 BOTH = f"{STREAMING}, {PAPER}"
 SOURCES = Table(
     "Where thresholds and normalisations come from",
@@ -79,6 +81,7 @@ def write_report(
         head = ["dataset", "setting", "method", "map size", "seconds to prepare"]
         head += [column.replace("_", " ") for column in LATENCY_COLUMNS]
         parts.append(Table("Costs", [*head, "peak MiB of the process", "of the GPU"], list(cost_rows(groups))))
+        parts += unsteady_times(groups)
     if plot_latency(groups, output / PLOT):
         parts.append(Picture("Latency against accuracy", output / PLOT))
     parts += [SOURCES, *(" ".join(note.split()) for note in NOTES), *_circumstances(rows, runs)]
@@ -102,6 +105,19 @@ def failure_lines(failures: Mapping[str, str]) -> list[str]:
         f"Failed: {runs[0]}{others.get(len(runs), f', and {len(runs) - 1} others')}: {error}"
         for error, runs in runs_of.items()
     ]
+
+
+def unsteady_times(groups: Sequence[Group]) -> list[str]:
+    """A remark, if the times of a group scatter so much that comparing their medians says little."""
+    names = [f"{group.first.method_name}, {group.setting}, on {group.first.dataset_name}" for group in groups]
+    ratios = dict(zip(names, (group.slowdown for group in groups), strict=True))
+    unsteady = [name for name, ratio in ratios.items() if ratio > STEADY]
+    if not unsteady:
+        return []
+    worst = max(unsteady, key=lambda name: ratios[name])
+    count = f"{len(unsteady)} of {len(groups)}, at most {ratios[worst]:.1f} times ({worst})"
+    advice = "The machine may have had other work: compare times with care."
+    return [f"Lines of the costs with a p95 of more than {STEADY:g} times the median: {count}. {advice}"]
 
 
 def _comparison(dataset: str, groups: Sequence[Group]) -> Table:

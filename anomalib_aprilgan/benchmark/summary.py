@@ -9,6 +9,7 @@ from itertools import product
 
 import pandas as pd
 
+from .latency import BATCH_SIZES
 from .metrics import COLUMNS, IMAGE_COLUMNS
 from .plan import Run, setting_name
 from .published import CATEGORIES, Figure, published_figure
@@ -59,6 +60,13 @@ class Group:
         found = self.metrics(protocol).groupby("seed")
         whole = [group for _, group in found if set(group.category) == wanted]
         return pd.DataFrame([group[list(COLUMNS)].mean(skipna=False) for group in whole], columns=list(COLUMNS))
+
+    @property
+    def slowdown(self) -> float:
+        """How many times its median a p95 is, at most over the batch sizes; NaN without latencies."""
+        costs = self.rows[list(LATENCY_COLUMNS)].median()
+        ratios = [costs[f"ms_p95_batch_{size}"] / costs[f"ms_median_batch_{size}"] for size in BATCH_SIZES]
+        return float(pd.Series(ratios).max())
 
     def published(self) -> dict[str, Figure | None]:
         """The paper's figures by column; nothing where the runs are not the paper's setting."""

@@ -11,7 +11,7 @@ import pytest
 from anomalib_aprilgan.benchmark.metrics import COLUMNS, IMAGE_COLUMNS
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
 from anomalib_aprilgan.benchmark.published import CATEGORIES, check_published_names, published_figure
-from anomalib_aprilgan.benchmark.report import write_report
+from anomalib_aprilgan.benchmark.report import unsteady_times, write_report
 from anomalib_aprilgan.benchmark.single_run import PAPER_COLUMNS, ROW_COLUMNS
 from anomalib_aprilgan.benchmark.summary import category_rows, comparison_rows, cost_rows, group_rows, image_rows
 from anomalib_aprilgan.benchmark.tables import Table, as_html, as_latex, as_markdown
@@ -180,6 +180,19 @@ class TestReport:
         assert text.count("AprilGAN on VisA: learned prompts mvtec.") == 1
         assert text.count("AprilGAN on VisA: parts were trained on the data under test.") == 1
         assert text.count("AprilGAN on VisA: odd.") == 1
+
+    def test_unsteady_times_are_told_with_the_worst(self, runs):
+        rows = make_rows(runs)
+        assert unsteady_times(group_rows(rows, runs)) == []
+        for batch_8, remarks in ((15, 0), (17, 1)):
+            for row in rows:
+                row.update(
+                    ms_median_batch_1="8", ms_p95_batch_1="8", ms_median_batch_8="10", ms_p95_batch_8=str(batch_8)
+                )
+            assert len(unsteady_times(group_rows(rows, runs))) == remarks
+        (remark,) = unsteady_times(group_rows(rows, runs))
+        told = "of more than 1.5 times the median: 1 of 1, at most 1.7 times (AprilGAN, 1-shot, on VisA)."
+        assert told in remark
 
     def test_signs_are_written_as_each_format_has_them(self):
         parts = ["50 % & more", Table("a_b", ["x|y"], [["<1 ± 2>"]])]
