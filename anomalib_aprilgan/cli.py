@@ -105,7 +105,7 @@ def benchmark(
         return 130
     sys.stdout.write("".join(f"{line}\n" for line in failure_lines(failures)))
     if failures:
-        sys.stdout.write(f"{folder / FAILURES} says where; the same command tries {len(failures)} runs again.\n")
+        sys.stdout.write(f"{len(failures)} failed: {folder / FAILURES} says where; the same command tries again.\n")
     sys.stdout.write(f"The report is {folder / 'report.md'}, also as .html and .tex.\n")
     return 1 if failures else 0
 

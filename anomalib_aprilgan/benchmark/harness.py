@@ -77,7 +77,7 @@ def _work_off(runs: Sequence[Run], journal: Journal, settings: Settings, failure
     marker = journal.path.with_name(UNDER_WAY)
     interrupted = marker.read_text(encoding="utf-8") if marker.exists() else ""
     waiting = sorted((run for run in runs if run.key not in done), key=lambda run: run.key == interrupted)
-    logger.info("%d runs, %d of them done before.", len(runs), len(runs) - len(waiting))
+    logger.info("Runs: %d, done before: %d.", len(runs), len(runs) - len(waiting))
     for position, run in enumerate(waiting):
         stop.check()
         logger.info("Run %d of %d: %s. %s", position + 1, len(waiting), run, _time_left(waiting[position:], costs))

@@ -120,7 +120,12 @@ class Run:
 
     def __str__(self) -> str:
         """For people: method, setting, images, seed."""
-        return f"{self.method_name}, {setting_name(self.shots)}, {self.dataset_name}/{self.category}, seed {self.seed}"
+        return f"{self.method_name}, {setting_name(self.shots)}, {self.images_name}, seed {self.seed}"
+
+    @property
+    def images_name(self) -> str:
+        """Dataset and category, for people; a dataset without categories by its name alone."""
+        return f"{self.dataset_name}/{self.category}" if self.dataset.categories else self.dataset_name
 
     def check(self) -> None:
         """Look whether model and datamodule take their arguments.

@@ -31,7 +31,7 @@ def check_test_images(run: Run, datamodule: AnomalibDataModule) -> None:
     anomalous = datamodule.test_data.samples.label_index.to_numpy(dtype=bool)
     if anomalous.all() or not anomalous.any():
         msg = (
-            f"{run.dataset_name}/{run.category} has {(~anomalous).sum()} normal and {anomalous.sum()} anomalous test "
+            f"{run.images_name} has {(~anomalous).sum()} normal and {anomalous.sum()} anomalous test "
             "images, but metrics need both. Look at its folders and splits: Folder takes normal_test_dir, and "
             "val_split_mode: none leaves all images to the test."
         )

@@ -12,13 +12,15 @@ from .metrics import COLUMNS, PIXEL_COLUMNS
 from .plan import Run
 from .plot import plot_latency
 from .single_run import DISTRIBUTIONS, LATENCY_COLUMNS
-from .summary import PAPER, STREAMING, Group, category_rows, comparison_rows, cost_rows, group_rows
+from .summary import PAPER, STREAMING, Group, category_rows, comparison_rows, cost_rows, group_rows, image_rows
 from .tables import Part, Picture, Table, as_html, as_latex, as_markdown, as_markdown_fragment
 
 TITLE = "Benchmark of anomaly detection"
 PLOT = "latency.png"
 # The comparisons alone, for a page that has its own heading.
 COMPARISONS = "comparison.md"
+# Largest p95 in medians that needs no remark.
+STEADY = 1.5
 BOTH = f"{STREAMING}, {PAPER}"
 SOURCES = Table(
     "Where thresholds and normalisations come from",
@@ -43,10 +45,11 @@ NOTES = (
     """Thresholds and normalisations are those of the table above, none of a validation split. No method is validated
     on the test images, as many of anomalib's datamodules would have it.""",
     """AUROC, F1-max and AP as in scikit-learn. PRO-segm as published: 200 thresholds, 8-connected regions, false
-    positive rates below 0.3. Masks and maps are compared at the size of each model's map.""",
+    positive rates below 0.3. Masks and maps are compared at the size of each model's map, which
+    stands among the costs.""",
     """Protocol streaming: each image is judged by itself. Protocol paper: AprilGAN's few-shot image score is
     ½ (text score + largest map value, min-max over the category's test images), so it needs the whole test set; maps
-    are the same in both.""",
+    are the same in both. Elsewhere the protocols do not differ, and one line stands for both.""",
     f"""Milliseconds are of whole forward passes with pre-processing from images in memory, {MIN_REPEATS} to
     {MAX_REPEATS} of them: a p95 of few is their slowest. Seconds to prepare are from the loaded model to the first
     image that it can judge, and with AprilGAN less once a class's text is in its cache.
@@ -70,13 +73,15 @@ def write_report(
     groups = group_rows(rows, runs) if rows else []
     by_dataset = {name: list(each) for name, each in groupby(groups, key=lambda group: group.first.dataset_name)}
     comparisons = [_comparison(name, members) for name, members in by_dataset.items()]
-    parts: list[Part] = [f"{len(rows)} of {len(runs)} runs are done.", *failure_lines(failures)]
+    parts: list[Part] = [f"Runs done: {len(rows)} of {len(runs)}.", *failure_lines(failures)]
     for comparison, (name, members) in zip(comparisons, by_dataset.items(), strict=True):
         parts += [comparison, *_categories(name, members)]
     if groups:
-        head = ["dataset", "setting", "method", "seconds to prepare"]
+        parts.append(Table("Test images", ["dataset", "category", "normal", "anomalous"], list(image_rows(groups))))
+        head = ["dataset", "setting", "method", "map size", "seconds to prepare"]
         head += [column.replace("_", " ") for column in LATENCY_COLUMNS]
         parts.append(Table("Costs", [*head, "peak MiB of the process", "of the GPU"], list(cost_rows(groups))))
+        parts += unsteady_times(groups)
     if plot_latency(groups, output / PLOT):
         parts.append(Picture("Latency against accuracy", output / PLOT))
     parts += [SOURCES, *(" ".join(note.split()) for note in NOTES), *_circumstances(rows, runs)]
@@ -102,6 +107,19 @@ def failure_lines(failures: Mapping[str, str]) -> list[str]:
     ]
 
 
+def unsteady_times(groups: Sequence[Group]) -> list[str]:
+    """A remark, if the times of a group scatter so much that comparing their medians says little."""
+    names = [f"{group.first.method_name}, {group.setting}, on {group.first.dataset_name}" for group in groups]
+    ratios = dict(zip(names, (group.slowdown for group in groups), strict=True))
+    unsteady = [name for name, ratio in ratios.items() if ratio > STEADY]
+    if not unsteady:
+        return []
+    worst = max(unsteady, key=lambda name: ratios[name])
+    count = f"{len(unsteady)} of {len(groups)}, at most {ratios[worst]:.1f} times ({worst})"
+    advice = "The machine may have had other work: compare times with care."
+    return [f"Lines of the costs with a p95 of more than {STEADY:g} times the median: {count}. {advice}"]
+
+
 def _comparison(dataset: str, groups: Sequence[Group]) -> Table:
     return Table(dataset, ["setting", "method", "protocol", "seeds", *COLUMNS], list(comparison_rows(groups)))
 
@@ -115,7 +133,7 @@ def _categories(dataset: str, groups: Sequence[Group]) -> list[Table]:
 
 
 def _circumstances(rows: Sequence[Mapping[str, str]], runs: Sequence[Run]) -> list[str]:
-    """What else readers must know: machines, versions, images, adapters, and remarks of the models."""
+    """What else readers must know: machines, versions, images, trained parts, and remarks of the models."""
     lines = []
     for column in ("device", "threads", "python", *DISTRIBUTIONS):
         values = sorted({row[column] for row in rows} - {""})
@@ -134,6 +152,8 @@ def _circumstances(rows: Sequence[Mapping[str, str]], runs: Sequence[Run]) -> li
             lines.append(f"{method}: no metrics of pixels, since the model gives no maps.")
         if row["adapters"]:
             lines.append(f"{method}: adapters {row['adapters']}.")
+        if row["prompt_weights"]:
+            lines.append(f"{method}: learned prompts {row['prompt_weights']}.")
         if row["trained_on"]:
             lines.append(f"{method}: parts were trained on {row['trained_on']}.")
         if row["trained_on_test_data"] == "True":

@@ -25,6 +25,7 @@ from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_aprilgan.anomaly_clip import AnomalyCLIP
 from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.april_gan.adapters import StageAdapters
 from anomalib_aprilgan.components.dataset_names import trained_on_same
@@ -49,7 +50,7 @@ ROW_COLUMNS = (
     *("run", "ended", "method", "dataset", "category", "shots", "seed", *COLUMNS, *PAPER_COLUMNS),
     *("test_images", "anomalous_images", "map_size", "seconds_to_prepare", *LATENCY_COLUMNS, "seconds"),
     *("peak_host_mib", "peak_device_mib", "device", "threads", "python", *DISTRIBUTIONS),
-    *("adapters", "trained_on", "trained_on_test_data", "references", "references_sha256", "remarks"),
+    *("adapters", "prompt_weights", "trained_on", "trained_on_test_data", "references", "references_sha256", "remarks"),
 )
 
 
@@ -118,7 +119,7 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
         **{name: paper[column] for name, column in zip(PAPER_COLUMNS, IMAGE_COLUMNS, strict=True) if paper},
         "test_images": len(found["labels"]),
         "anomalous_images": int(found["labels"].sum()),
-        "map_size": "x".join(str(side) for side in found["maps"].shape[1:]) if "maps" in found else "",
+        "map_size": "x".join(str(side) for side in collector.map_size),
         "seconds_to_prepare": prepared_in,
         **_latencies(model, datamodule, settings.latency_seconds, device),
         **peaks,
@@ -227,16 +228,29 @@ def _version(distribution: str) -> str:
 
 
 def _training_of(model: AnomalibModule, run: Run, datamodule: AnomalibDataModule) -> dict[str, Any]:
-    """Data that parts of a model were trained on, and whether they are under test; AprilGAN's adapters by name."""
+    """Names of trained parts, data that they were trained on, and whether these are under test."""
     trained_on = getattr(model.model, "trained_on", None)
     under_test = f"{type(datamodule).__name__}/{run.category}"
-    adapters = ""
-    if isinstance(model, AprilGAN):
-        given = trained_on if model.chooses_adapters else model.hparams["adapters"]
-        name = PRETRAINED if given == AUTO else Path(str(given)).name
-        adapters = name if isinstance(model.model.adapters, StageAdapters) else "none"
     is_leak = trained_on_same(trained_on, under_test)
-    return {"adapters": adapters, "trained_on": trained_on or "", "trained_on_test_data": is_leak}
+    return {**_trained_parts(model), "trained_on": trained_on or "", "trained_on_test_data": is_leak}
+
+
+def _trained_parts(model: AnomalibModule) -> dict[str, str]:
+    """AprilGAN's adapters and AnomalyCLIP's prompts: published ones by their data, files by their name."""
+    if isinstance(model, AprilGAN):
+        is_trained = isinstance(model.model.adapters, StageAdapters)
+        chosen = model.model.trained_on if model.chooses_adapters else PRETRAINED
+        return {"adapters": _short_name(model.hparams["adapters"], chosen) if is_trained else "none"}
+    if isinstance(model, AnomalyCLIP):
+        trained_on, given = model.model.trained_on, model.hparams["prompt_weights"]
+        is_trained = given not in {None, AUTO} or trained_on is not None  # all that auto finds names its data
+        chosen = trained_on if model.chooses_prompts else PRETRAINED
+        return {"prompt_weights": _short_name(given, chosen) if is_trained else "random"}
+    return {}
+
+
+def _short_name(given: str, chosen: str | None) -> str:
+    return str(chosen) if given == AUTO else Path(given).name
 
 
 def _names(references: Sequence[Path], run: Run) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import product
 
 import pandas as pd
 
+from .latency import BATCH_SIZES
 from .metrics import COLUMNS, IMAGE_COLUMNS
 from .plan import Run, setting_name
 from .published import CATEGORIES, Figure, published_figure
@@ -42,8 +43,8 @@ class Group:
 
     @property
     def protocols(self) -> list[str]:
-        """Protocols for which there are image metrics."""
-        has_paper = self.rows[list(PAPER_COLUMNS)].notna().any().any()
+        """Protocols whose image metrics can differ; zero-shot scores are the same in both."""
+        has_paper = self.first.shots != 0 and self.rows[list(PAPER_COLUMNS)].notna().any().any()
         return [STREAMING, PAPER] if has_paper else [STREAMING]
 
     def metrics(self, protocol: str) -> pd.DataFrame:
@@ -59,6 +60,13 @@ class Group:
         found = self.metrics(protocol).groupby("seed")
         whole = [group for _, group in found if set(group.category) == wanted]
         return pd.DataFrame([group[list(COLUMNS)].mean(skipna=False) for group in whole], columns=list(COLUMNS))
+
+    @property
+    def slowdown(self) -> float:
+        """How many times its median a p95 is, at most over the batch sizes; NaN without latencies."""
+        costs = self.rows[list(LATENCY_COLUMNS)].median()
+        ratios = [costs[f"ms_p95_batch_{size}"] / costs[f"ms_median_batch_{size}"] for size in BATCH_SIZES]
+        return float(pd.Series(ratios).max())
 
     def published(self) -> dict[str, Figure | None]:
         """The paper's figures by column; nothing where the runs are not the paper's setting."""
@@ -139,9 +147,21 @@ def category_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
 
 
 def cost_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
-    """What methods cost: medians over the runs, of memory the largest."""
+    """What methods cost, and the size of their maps: medians over the runs, of memory the largest."""
     for group in groups:
         costs = group.rows[list(COST_COLUMNS)]
         peaks = [f"{value:.0f}" for value in costs[["peak_host_mib", "peak_device_mib"]].max()]
         times = ["-" if pd.isna(value) else f"{value:.1f}" for value in costs[list(COST_COLUMNS[:-2])].median()]
-        yield [group.first.dataset_name, group.setting, group.first.method_name, *times, *peaks]
+        map_sizes = ", ".join(sorted({*group.rows.map_size} - {""})) or "-"
+        yield [group.first.dataset_name, group.setting, group.first.method_name, map_sizes, *times, *peaks]
+
+
+def image_rows(groups: Sequence[Group]) -> Iterator[list[str]]:
+    """Numbers of normal and anomalous test images of each category; ``-`` for a dataset without categories."""
+    rows = [row for group in groups for row in group.rows.to_dict("records")]
+    counts = {(row["dataset"], row["category"]): (row["test_images"], row["anomalous_images"]) for row in rows}
+    planned = {(run.dataset_name, run.category): run.dataset for group in groups for run in group.runs}
+    for (name, category), dataset in planned.items():
+        if (name, category) in counts:
+            images, anomalous = (int(count) for count in counts[name, category])
+            yield [name, category if dataset.categories else "-", str(images - anomalous), str(anomalous)]

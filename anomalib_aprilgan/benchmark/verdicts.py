@@ -23,6 +23,7 @@ class VerdictCollector(Callback):
 
     def __init__(self) -> None:
         self.first_batch_at: float | None = None
+        self.map_size: tuple[int, ...] = ()  # none without maps
         self._batches: dict[str, list[torch.Tensor]] = {name: [] for name in KEPT}
 
     def on_test_batch_start(self, *rest: object) -> None:
@@ -40,6 +41,7 @@ class VerdictCollector(Callback):
         self._keep("labels", batch.gt_label.flatten())
         if batch.anomaly_map is not None:
             maps = batch.anomaly_map.reshape(-1, *batch.anomaly_map.shape[-2:])  # (N, H, W)
+            self.map_size = tuple(maps.shape[1:])
             self._keep("largest", maps.amax(dim=(1, 2)))
             if batch.gt_mask is not None:
                 self._keep("maps", maps)

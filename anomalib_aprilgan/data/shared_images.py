@@ -24,8 +24,9 @@ def check_disjoint(training: Iterable[str | Path], testing: Iterable[str | Path]
     shared = shared_images(training, testing)
     if shared:
         named = "; ".join(f"{first} and {second}" for first, second in shared[:MAX_REPORTED])
+        count = "1 image is" if len(shared) == 1 else f"{len(shared)} images are"
         msg = (
-            f"{len(shared)} images are in training and in test, so that results would say nothing about new ones: "
+            f"{count} in training and in test, so that results would say nothing about new ones: "
             f"{named}. Remove them from one of the two."
         )
         raise ValueError(msg)

@@ -172,7 +172,7 @@ def test_bmad_is_a_source(bmad, overrides, categories, labels_only, tmp_path):
 
 def test_image_in_both_is_refused_before_any_work(overrides, folders, tmp_path):
     shutil.copy(folders / "train" / "image" / "3.png", folders / "test" / "image" / "4.png")
-    with pytest.raises(ValueError, match="1 images are in training and in test"):
+    with pytest.raises(ValueError, match="1 image is in training and in test"):
         fine_tune(overrides)
     assert not list((tmp_path / "results").rglob("*.safetensors"))
 

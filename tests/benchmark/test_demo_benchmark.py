@@ -58,6 +58,7 @@ def test_every_method_has_its_rows_and_says_what_it_is(tmp_path, monkeypatch):
         assert all(bool(row[column]) == (row["method"] in ADAPTERS) for column in PAPER_COLUMNS)
         assert row["references"] == ('["all 3"]' if row["shots"] == "full" else row["references"])
         assert row["adapters"] == ADAPTERS.get(row["method"], "")
+        assert row["prompt_weights"] == ("embedded" if row["method"] == "AnomalyCLIP" else "")
         assert row["trained_on_test_data"] != "True"
     report = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "WinCLIP's code with the CLIP aprilgan-tiny (weights embedded, 112 px) instead of its own." in report

@@ -67,7 +67,7 @@ def test_no_row_is_lost_and_none_is_done_twice(start, tmp_path):
     interrupted = results.read_bytes()
     rows = interrupted.count(b"\n") - 1
     report = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert f"{rows} of {SEEDS} runs are done." in report
+    assert f"Runs done: {rows} of {SEEDS}." in report
 
     process = start()
     killed = wait_for_rows(results, rows + 1, process)

@@ -120,6 +120,11 @@ class TestRuns:
         datasets = {"photos": {**DATASETS["photos"], "categories": ["bottle", "bottle"]}}
         assert len(runs_of(datasets=datasets, shots=[1, 1], seeds=[0, 0])) == 2
 
+    def test_a_dataset_without_categories_is_named_once(self):
+        whole = {"bottle cap": {"class_path": "Folder", "init_args": {"name": "cap", "normal_dir": "good"}}}
+        assert str(runs_of(datasets=whole)[0]) == "ours, 1-shot, bottle cap, seed 0"
+        assert str(runs_of()[0]) == "ours, 1-shot, photos/bottle, seed 0"
+
     def test_keys_name_what_decides_and_nothing_else(self):
         def keys(*, of_method=None, of_dataset=None):
             datasets = {"photos": {**DATASETS["photos"], **(of_dataset or {})}}

@@ -15,10 +15,12 @@ from anomalib.data.utils import ValSplitMode
 from anomalib.models import EfficientAd, Ganomaly
 from test_harness import write_images
 
+from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark import preconditions, single_run
 from anomalib_aprilgan.benchmark.classes import PlanError
 from anomalib_aprilgan.benchmark.metrics import IMAGE_COLUMNS, PIXEL_COLUMNS
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
+from anomalib_aprilgan.components.trained_file import TrainedWith
 
 
 def runs_of(tmp_path, shots=(0, 2, "full"), seeds=(0, 1), **limits):
@@ -69,7 +71,7 @@ def test_images_of_one_kind_are_told_before_anything_else(split, counts, tmp_pat
     root = tmp_path / "MVTecAD" / "bottle"  # a fifth of its four good images is none
     folders = {"root": str(root), "normal_dir": "train/good", "abnormal_dir": "test/broken"}
     folder = Dataset("Folder", {"name": "bottle", **folders, "val_split_mode": split})
-    with pytest.raises(ValueError, match=f"MVTecAD/bottle has {counts} test images, but metrics need both. Look at"):
+    with pytest.raises(ValueError, match=f"MVTecAD has {counts} test images, but metrics need both. Look at"):
         single_run.execute(replace(run, dataset=folder), single_run.Settings())
     assert ("put aside for validation" in caplog.text) == (split == "from_test")
 
@@ -115,6 +117,35 @@ def test_a_model_is_trained_for_its_epochs_and_needs_no_maps(tmp_path, monkeypat
     assert epochs == [0, 1]
     assert all(0 <= row[column] <= 1 for column in IMAGE_COLUMNS)
     assert [row[column] for column in PIXEL_COLUMNS] == ["", "", ""]
+
+
+@pytest.mark.filterwarnings("ignore")
+class TestTrainedParts:
+    @pytest.mark.parametrize(("kind", "column"), [(AprilGAN, "adapters"), (AnomalyCLIP, "prompt_weights")])
+    def test_bundled_ones(self, kind, column):
+        assert single_run._trained_parts(kind(backbone="aprilgan-tiny")) == {column: "embedded"}
+
+    def test_none_at_all(self, tiny_arguments):
+        assert single_run._trained_parts(AprilGAN(**tiny_arguments)) == {"adapters": "none"}
+        model = AnomalyCLIP(**tiny_arguments, dpam_layers=3)
+        assert single_run._trained_parts(model) == {"prompt_weights": "random"}
+        given_none = AnomalyCLIP(**tiny_arguments, dpam_layers=3, prompt_weights=None)
+        assert single_run._trained_parts(given_none) == {"prompt_weights": "random"}
+
+    def test_published_ones_by_their_data(self):
+        model = AnomalyCLIP(backbone="aprilgan-tiny")
+        model.chooses_prompts, model.model.trained_on = True, "visa"
+        assert single_run._trained_parts(model) == {"prompt_weights": "visa"}
+
+    def test_files_by_their_name_even_if_they_say_nothing_of_their_data(self, tmp_path):
+        file = tmp_path / "bolts.safetensors"
+        model = AnomalyCLIP(backbone="aprilgan-tiny")
+        model.model.prompts.save(file, TrainedWith())
+        again = AnomalyCLIP(backbone="aprilgan-tiny", prompt_weights=file)
+        assert single_run._trained_parts(again) == {"prompt_weights": "bolts.safetensors"}
+
+    def test_other_models_have_none(self):
+        assert single_run._trained_parts(SimpleNamespace()) == {}
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_warnings_of_every_run_are_heard_once(do, caplog):
 def test_progress_tells_what_is_left(do, caplog):
     with caplog.at_level(logging.INFO):
         do(lambda run: {})
-    assert "26 runs, 0 of them done before." in caplog.text
+    assert "Runs: 26, done before: 0." in caplog.text
     assert "Run 1 of 26: AprilGAN, zero-shot, MVTecAD/bottle, seed 0. Nothing is known of the time yet." in caplog.text
     assert "Run 26 of 26: Patchcore, full, MVTecAD/cable, seed 1. About 0 s left." in caplog.text
 

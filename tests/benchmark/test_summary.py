@@ -11,9 +11,9 @@ import pytest
 from anomalib_aprilgan.benchmark.metrics import COLUMNS, IMAGE_COLUMNS
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
 from anomalib_aprilgan.benchmark.published import CATEGORIES, check_published_names, published_figure
-from anomalib_aprilgan.benchmark.report import write_report
+from anomalib_aprilgan.benchmark.report import unsteady_times, write_report
 from anomalib_aprilgan.benchmark.single_run import PAPER_COLUMNS, ROW_COLUMNS
-from anomalib_aprilgan.benchmark.summary import category_rows, comparison_rows, cost_rows, group_rows
+from anomalib_aprilgan.benchmark.summary import category_rows, comparison_rows, cost_rows, group_rows, image_rows
 from anomalib_aprilgan.benchmark.tables import Table, as_html, as_latex, as_markdown
 
 METHOD = Method("AprilGAN", shots=[1], published_as="APRIL-GAN")
@@ -26,6 +26,7 @@ def make_rows(runs, value=lambda run: 0.5, *, paper=0.25):
         metrics = {**dict.fromkeys(COLUMNS, value(run)), **dict.fromkeys(PAPER_COLUMNS, paper)}
         names = {"run": run.key, "method": run.method_name, "dataset": run.dataset_name, "category": run.category}
         facts = {**names, "shots": run.shots, "seed": run.seed, **metrics}
+        facts |= {"test_images": 5, "anomalous_images": 2, "map_size": "56x56"}
         rows.append({**dict.fromkeys(ROW_COLUMNS, ""), **{key: str(fact) for key, fact in facts.items()}})
     return rows
 
@@ -68,6 +69,19 @@ def test_a_seed_that_lacks_a_category_is_left_out(runs):
     assert of_c0[0] == ["c0", "1-shot", "AprilGAN", "streaming", "2", *["50.0 ± 14.1"] * 7]
 
 
+def test_protocols_that_cannot_differ_are_one_line(runs):
+    """Published figures are still compared with."""
+    zero_shot = [replace(run, shots=0) for run in runs if run.seed == 0]
+    groups = group_rows(make_rows(zero_shot, paper=0.5), zero_shot)
+    protocols = [line[1:3] for line in comparison_rows(groups)]
+    assert protocols == [
+        ["AprilGAN", "streaming"],
+        ["APRIL-GAN, as published", "paper"],
+        ["difference", "paper"],
+    ]
+    assert {line[3] for line in category_rows(groups)} == {"streaming"}
+
+
 def test_part_of_the_categories_is_not_the_papers_setting(runs):
     some = [run for run in runs if run.category in {"c0", "c1"}]
     assert len(list(comparison_rows(group_rows(make_rows(some), some)))) == 2
@@ -91,7 +105,19 @@ def test_costs_are_medians_and_the_largest_memory(runs):
             seconds_to_prepare=str(number), ms_median_batch_1="8", peak_host_mib=str(100 + number), peak_device_mib="0"
         )
     (line,) = cost_rows(group_rows(rows, runs))
-    assert line == ["VisA", "1-shot", "AprilGAN", "11.5", "8.0", "-", "-", "-", "123", "0"]
+    assert line == ["VisA", "1-shot", "AprilGAN", "56x56", "11.5", "8.0", "-", "-", "-", "123", "0"]
+
+
+def test_test_images_are_counted_once_a_category(runs):
+    rows = make_rows(runs)[::-1]  # in another order than planned
+    for row in rows:
+        row["test_images"] = "9" if row["category"] == "c0" else "5"
+    lines = list(image_rows(group_rows([row for row in rows if row["category"] != "c1"], runs)))
+    assert lines[:2] == [["VisA", "c0", "7", "2"], ["VisA", "c2", "3", "2"]]
+    assert len(lines) == 11
+    folder = Dataset("Folder", {"name": "cap", "normal_dir": "good"})
+    whole = list_runs({"AprilGAN": METHOD}, {"cap": folder}, [], [0])
+    assert list(image_rows(group_rows(make_rows(whole), whole))) == [["cap", "-", "3", "2"]]
 
 
 class TestPublished:
@@ -129,7 +155,7 @@ class TestReport:
     def test_without_any_row_it_tells_so(self, runs, tmp_path):
         write_report(tmp_path, [], runs, {"AprilGAN": "ValueError: no"})
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
-        assert "0 of 24 runs are done." in text
+        assert "Runs done: 0 of 24." in text
         assert "Failed: AprilGAN: ValueError: no" in text
         assert not (tmp_path / "latency.png").exists()
         assert (tmp_path / "comparison.md").read_text(encoding="utf-8") == "\n"
@@ -145,13 +171,28 @@ class TestReport:
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         assert text.count("AprilGAN on VisA: no metrics of pixels, since the model gives no maps.") == 1
 
-    def test_leaks_adapters_and_remarks_are_told_once(self, runs, tmp_path):
-        more = {"adapters": "visa", "trained_on": "visa", "trained_on_test_data": "True", "remarks": "odd"}
+    def test_leaks_trained_parts_and_remarks_are_told_once(self, runs, tmp_path):
+        parts = {"adapters": "visa", "prompt_weights": "mvtec", "trained_on": "visa"}
+        more = {**parts, "trained_on_test_data": "True", "remarks": "odd"}
         write_report(tmp_path, [{**row, **more} for row in make_rows(runs)], runs, {})
         text = (tmp_path / "report.md").read_text(encoding="utf-8")
         assert text.count("AprilGAN on VisA: adapters visa.") == 1
+        assert text.count("AprilGAN on VisA: learned prompts mvtec.") == 1
         assert text.count("AprilGAN on VisA: parts were trained on the data under test.") == 1
         assert text.count("AprilGAN on VisA: odd.") == 1
+
+    def test_unsteady_times_are_told_with_the_worst(self, runs):
+        rows = make_rows(runs)
+        assert unsteady_times(group_rows(rows, runs)) == []
+        for batch_8, remarks in ((15, 0), (17, 1)):
+            for row in rows:
+                row.update(
+                    ms_median_batch_1="8", ms_p95_batch_1="8", ms_median_batch_8="10", ms_p95_batch_8=str(batch_8)
+                )
+            assert len(unsteady_times(group_rows(rows, runs))) == remarks
+        (remark,) = unsteady_times(group_rows(rows, runs))
+        told = "of more than 1.5 times the median: 1 of 1, at most 1.7 times (AprilGAN, 1-shot, on VisA)."
+        assert told in remark
 
     def test_signs_are_written_as_each_format_has_them(self):
         parts = ["50 % & more", Table("a_b", ["x|y"], [["<1 ± 2>"]])]

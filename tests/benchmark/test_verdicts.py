@@ -24,8 +24,8 @@ def batch(**fields):
     return ImageBatch(image=torch.zeros(2, 3, 2, 2), **{**values, **fields})
 
 
-def collect(*batches):
-    collector = VerdictCollector()
+def collect(*batches, collector=None):
+    collector = collector or VerdictCollector()
     for index, each in enumerate(batches):
         collector.on_test_batch_start(None, None, each, index)
         collector.on_test_batch_end(None, None, None, each, index)
@@ -81,7 +81,9 @@ def test_without_masks_there_are_metrics_of_images_in_both_protocols():
 
 
 def test_masks_of_some_images_only_are_not_compared():
-    assert set(collect(batch(), batch(gt_mask=None))) == {"scores", "labels", "largest"}
+    collector = VerdictCollector()
+    assert set(collect(batch(), batch(gt_mask=None), collector=collector)) == {"scores", "labels", "largest"}
+    assert collector.map_size == (2, 2)
 
 
 def test_without_maps_there_are_scores_only():
