@@ -5,8 +5,8 @@
 
 import logging
 import os
-import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +28,19 @@ def cache_dir() -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content, the new content, or no file; its folder is created.
 
+    Its permissions are those of any new file: what the umask leaves.
+
     Raises:
         OSError: If the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")  # tempfile's would be for the owner's eyes only
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -4,9 +4,8 @@
 """Rendered products as a datamodule of anomalib, in the layout of MVTec AD."""
 
 import logging
-import shutil
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -96,15 +95,15 @@ class RenderedProducts(AnomalibDataModule):
         if self.folder.is_dir():
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        drafts = Path(tempfile.mkdtemp(prefix=f".{self.category}-", dir=self.folder.parent))
-        try:
-            self._write(drafts)
-            drafts.chmod(0o755)
-            drafts.replace(self.folder)
-        except OSError:
-            shutil.rmtree(drafts, ignore_errors=True)
-            if not self.folder.is_dir():  # else another process was quicker
-                raise
+        with TemporaryDirectory(prefix=f".{self.category}-", dir=self.folder.parent) as temporary:
+            drafts = Path(temporary) / self.category  # open to whom the umask lets in, unlike its parent
+            drafts.mkdir()
+            try:
+                self._write(drafts)
+                drafts.replace(self.folder)
+            except OSError:
+                if not self.folder.is_dir():  # else another process was quicker
+                    raise
         logger.info("Rendered %d pictures of %s into %s.", sum(self.counts), self.category, self.folder)
 
     def _setup(self, _stage: str | None = None) -> None:

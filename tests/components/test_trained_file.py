@@ -3,12 +3,16 @@
 
 """Files of trained parts say what they belong to."""
 
+import os
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
+from anomalib_aprilgan.april_gan.adapters import StageAdapters
 from anomalib_aprilgan.components.trained_file import TrainedWith, read_trained, write_trained
 
 
@@ -19,6 +23,17 @@ def test_file_comes_back_as_it_was_written(tmp_path):
     assert trained_with == said
     assert tensors.keys() == {"part"}
     assert tensors["part"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+@pytest.mark.parametrize("part", [LearnedPrompts(8, 2, 1, 2), StageAdapters([4], 2)], ids=["prompts", "adapters"])
+def test_who_may_read_it_is_for_the_umask_to_say(part, umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        part.save(tmp_path / "part.safetensors", TrainedWith())
+    finally:
+        os.umask(before)
+    assert S_IMODE((tmp_path / "part.safetensors").stat().st_mode) == mode
 
 
 def test_remarks_of_other_tools_do_not_matter(tmp_path):

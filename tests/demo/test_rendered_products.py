@@ -1,6 +1,9 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
+import os
+from stat import S_IMODE
+
 import cv2
 import numpy as np
 import pytest
@@ -46,6 +49,16 @@ def test_pictures_are_written_once(products, monkeypatch):
     products.prepare_data()
     monkeypatch.setattr(module, "render", None)  # a second writing would fail
     products.prepare_data()
+
+
+def test_who_may_open_the_folder_is_for_the_umask_to_say(products):
+    before = os.umask(0o027)
+    try:
+        products.prepare_data()
+    finally:
+        os.umask(before)
+    assert S_IMODE(products.folder.stat().st_mode) == 0o750
+    assert list(products.folder.parent.iterdir()) == [products.folder]
 
 
 def test_another_seed_is_another_product_line(tmp_path):
