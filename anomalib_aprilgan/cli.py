@@ -3,10 +3,14 @@
 
 """The command ``anomalib-aprilgan``: what there is to do around the model. Training and prediction are anomalib's."""
 
+import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import ArgumentParser
 
 from .components.embedded import AUTO, settings_of
 from .doctor import Settings, examine, is_well, render
@@ -249,6 +253,19 @@ COMMANDS: dict[str, Callable[..., int]] = {
 }
 
 
+class OptionParser(ArgumentParser):
+    """A parser that asks whether another option was meant, where it knows none of that name."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Tell a mistake and exit."""
+        from .benchmark.classes import suggest
+
+        unknown = re.search(r"does not accept option '([\w.-]+)'|Unrecognized arguments: --([\w.-]+)", message)
+        known = [name for command in COMMANDS.values() for name in inspect.signature(command).parameters]
+        hint = suggest(unknown[1] or unknown[2], known) if unknown else ""
+        super().error(f"{message}.{hint}" if hint else message, ex)
+
+
 def main(args: list[str] | None = None) -> int:
     """Run a subcommand.
 
@@ -258,9 +275,7 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="anomalib-aprilgan")
+    parser = OptionParser(prog="anomalib-aprilgan")
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         about = str(command.__doc__).partition("Args:")[0]
@@ -272,11 +287,9 @@ def main(args: list[str] | None = None) -> int:
     return COMMANDS[given["subcommand"]](**arguments)
 
 
-def _parser_of(command: Callable[..., int], about: str) -> Any:  # ruff: ignore[any-type] - jsonargparse is imported late
+def _parser_of(command: Callable[..., int], about: str) -> OptionParser:
     """The options of a command are the arguments of its function; a model's are those of its class."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(description=about)
+    parser = OptionParser(description=about)
     parser.add_argument("--config", action="config", help="YAML file with options.")
     takes_model = command is predict
     skipped: set[str | int] = {"model"} if takes_model else set()

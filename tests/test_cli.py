@@ -419,4 +419,12 @@ def test_unknown_options_are_refused(capsys):
     with pytest.raises(SystemExit) as done:
         main(["doctor", "--backbones", "RN50"])
     assert done.value.code == 2
-    assert "backbones" in capsys.readouterr().err
+    assert "--backbones RN50. Did you mean backbone?\n" in capsys.readouterr().err
+
+
+def test_unknown_options_of_a_file_are_refused(tmp_path, capsys):
+    (tmp_path / "plan.yaml").write_text("methods: {}\ndatasets: {}\nshotz: [0]\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as done:
+        main(["benchmark", "--config", str(tmp_path / "plan.yaml")])
+    assert done.value.code == 2
+    assert "does not accept option 'shotz'. Did you mean shots?\n" in capsys.readouterr().err

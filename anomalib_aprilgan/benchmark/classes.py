@@ -73,13 +73,17 @@ def check_arguments(owner: str, build: Any, arguments: Mapping[str, Any]) -> Non
         PlanError: If it would refuse them.
     """
     signature = inspect.signature(build)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    known = ", ".join(signature.parameters)
+    # First of all: a name that is misspelt is missing, too, and being told so would lead astray.
+    if unknown := [name for name in arguments if name not in signature.parameters and not takes_any]:
+        hints = "".join(suggest(name, signature.parameters) for name in unknown)
+        msg = f"{owner}: {build.__name__} does not take {', '.join(unknown)}.{hints} Its arguments are {known}."
+        raise PlanError(msg)
     try:
         signature.bind(**arguments)
     except TypeError as error:
-        unknown = [name for name in arguments if name not in signature.parameters]
-        hint = suggest(unknown[0], signature.parameters) if unknown else ""
-        known = ", ".join(signature.parameters)
-        msg = f"{owner}: {build.__name__} {error}.{hint} Its arguments are {known}."
+        msg = f"{owner}: {build.__name__}: {error}. Its arguments are {known}."
         raise PlanError(msg) from error
 
 

@@ -235,6 +235,8 @@ def list_runs(
     if wrong := [seed for seed in seeds if type(seed) is not int or not 0 <= seed <= MAX_SEED]:
         msg = f"seeds={wrong} must be whole numbers from 0 to {MAX_SEED}."
         raise PlanError(msg)
+    for setting in shots:
+        _check_shots(setting, "the benchmark")
     wanted = {name: list(dict.fromkeys(method.shots or shots)) for name, method in methods.items()}
     for name, method in methods.items():
         _check_method(name, method, wanted[name])
@@ -256,15 +258,19 @@ def list_runs(
     return runs
 
 
+def _check_shots(setting: Shots, owner: str) -> None:
+    if setting != FULL and (type(setting) is not int or setting < 0):  # YAML's true is an int, too
+        msg = f"shots={setting!r} of {owner} must be 0, a number of references, or {FULL!r}."
+        raise PlanError(msg)
+
+
 def _check_method(name: str, method: Method, shots: Sequence[Shots]) -> None:
     if not shots:
         msg = f"Method {name!r} has no shots. Give shots, such as [1, 2, 4], for all methods or for this one."
         raise PlanError(msg)
     takes_references = "k_shot" in inspect.signature(find_class(method.class_path, models)).parameters
     for setting in shots:
-        if setting != FULL and (type(setting) is not int or setting < 0):  # YAML's true is an int, too
-            msg = f"shots={setting!r} of method {name!r} must be 0, a number of references, or {FULL!r}."
-            raise PlanError(msg)
+        _check_shots(setting, f"method {name!r}")
         if setting == FULL and takes_references:
             msg = f"Method {name!r} takes references by number (k_shot): {FULL!r} is not among its shots."
             raise PlanError(msg)

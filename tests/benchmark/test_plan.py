@@ -48,9 +48,9 @@ class TestRefused:
             ({"init_args": {"few_shot_source": "x"}}, "has few_shot_source in init_args"),
             (
                 {"init_args": {"bakbone": "x"}},
-                r"Method 'ours': AprilGAN .*'bakbone'\. Did you mean backbone\? Its arguments are class_name, ",
+                r"Method 'ours': AprilGAN does not take bakbone\. Did you mean backbone\? Its arguments are class_",
             ),
-            ({"trainer": {"max_epoch": 1}}, r"trainer of method 'ours': .*'max_epoch'\. Did you mean max_epochs\?"),
+            ({"trainer": {"max_epoch": 1}}, r"trainer of method 'ours': .*take max_epoch\. Did you mean max_epochs\?"),
             ({"trainer": {"callbacks": []}}, "Method 'ours' has callbacks in trainer, which the benchmark sets"),
             ({"published_as": "AprilGAN"}, "published_as='AprilGAN' is not among the published figures. Choose of APR"),
             ({"init_arg": {}}, r"Method 'ours' has init_arg, which is none of class_path, .* Did you mean init_args\?"),
@@ -66,10 +66,14 @@ class TestRefused:
         [
             ({"class_path": "MVTecDA"}, r"class_path='MVTecDA' is not found: .* Did you mean MVTecAD\?"),
             ({"categories": "bottle"}, "categories='bottle' of dataset 'photos' must be a list"),
-            ({"init_args": {"rooot": "x"}}, r"Dataset 'photos': MVTecAD .*'rooot'\. Did you mean root\?"),
+            ({"init_args": {"rooot": "x"}}, r"Dataset 'photos': MVTecAD does not take rooot\. Did you mean root\?"),
             (
                 {"class_path": "Folder", "categories": []},
-                "Dataset 'photos': Folder missing a required argument: 'name'",
+                "Dataset 'photos': Folder: missing a required argument: 'name'",
+            ),
+            (
+                {"class_path": "Folder", "categories": [], "init_args": {"name": "x", "normal_dirr": "good"}},
+                r"Dataset 'photos': Folder does not take normal_dirr\. Did you mean normal_dir\? Its arguments are ",
             ),
             ({"class_names": {"botle": "bottle"}}, "class_names of dataset 'photos' has botle, but its categories are"),
             ({"max_test_images": 0}, "max_test_images=0 of dataset 'photos' must be at least 1"),
@@ -88,6 +92,10 @@ class TestRefused:
             ({"seeds": []}, "seeds is empty"),
             ({"seeds": [0, -1]}, r"seeds=\[-1\] must be whole numbers from 0 to 4294967295"),
             ({"shots": []}, "Method 'ours' has no shots"),
+            (
+                {"shots": [0, -1], "methods": {"ours": {"class_path": "AprilGAN", "shots": [0]}}},
+                "shots=-1 of the benchmark must be 0, a number of references, or 'full'",
+            ),
             ({"methods": {"ours": {"init_args": {}}}}, "Method 'ours' has no class_path"),
         ],
     )
