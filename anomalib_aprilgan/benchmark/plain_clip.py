@@ -6,6 +6,8 @@
 Patches of the last block go through CLIP's own norm and projection into the text space, as whole images do.
 """
 
+import warnings
+
 from anomalib.metrics import Evaluator
 from anomalib.visualization import Visualizer
 from torch import nn
@@ -43,19 +45,21 @@ def clip_ac(
         evaluator: Metrics.
         visualizer: Images of the results.
     """
-    return AprilGAN(
-        class_name,
-        backbone=backbone,
-        pretrained=pretrained,
-        image_size=image_size,
-        layers=[load_config(backbone)["vision_cfg"]["layers"]],
-        adapters=None,
-        prompts=prompts,
-        precision=precision,
-        post_processor=post_processor,
-        evaluator=evaluator,
-        visualizer=visualizer,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No adapters given")  # they are left out on purpose
+        return AprilGAN(
+            class_name,
+            backbone=backbone,
+            pretrained=pretrained,
+            image_size=image_size,
+            layers=[load_config(backbone)["vision_cfg"]["layers"]],
+            adapters=None,
+            prompts=prompts,
+            precision=precision,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
 
 
 def clip(

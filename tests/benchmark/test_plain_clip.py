@@ -32,6 +32,12 @@ def test_one_sentence_and_the_whole_ensemble(tiny):
     assert [tuple(model.model.layers) for model in (plain, ensemble)] == [(4,), (4,)]
 
 
+@pytest.mark.filterwarnings("error:No adapters given")
+@pytest.mark.parametrize("baseline", [clip, clip_ac])
+def test_a_baseline_is_not_reproached_with_its_purpose(baseline, tiny):
+    assert not list(baseline("bottle", **tiny).model.adapters.parameters())
+
+
 def test_verdicts_are_clips_own(tiny):
     module = clip_ac("bottle", **tiny).eval()
     module.setup("predict")
