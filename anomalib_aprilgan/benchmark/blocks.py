@@ -72,12 +72,21 @@ def check_truth(batches: Sequence[Array], name: str, rarity: str) -> None:
         ValueError: If it is.
     """
     for piece in (piece for batch in batches for piece in np.array_split(batch, len(batch))):
-        if piece.dtype != np.bool_ and not ((piece == 0) | (piece == 1)).all():
-            msg = f"{name} hold values besides 0 and 1. Compare soft masks with 0.5 first, as the authors do."
-            raise ValueError(msg)
+        if piece.dtype != np.bool_:
+            _check_binary(piece, name)
     positives = sum(int(np.count_nonzero(batch)) for batch in batches)
     size = sum(batch.size for batch in batches)
     if positives in {0, size}:
         kind = "anomalous" if positives else "normal"
         msg = f"All {size} values of {name} are {kind}: the metrics need {rarity} of both kinds."
         raise ValueError(msg)
+
+
+def _check_binary(truth: Array, name: str) -> None:
+    others = truth[(truth != 0) & (truth != 1)]
+    if not others.size:
+        return
+    of_files = f"Image files have 255 for 1: give {name} == 255."
+    remedy = of_files if (others == 255).all() else "Compare soft masks with 0.5 first, as the authors do."
+    msg = f"{name} hold values besides 0 and 1, such as {others[0]:g}. {remedy}"
+    raise ValueError(msg)
