@@ -31,7 +31,7 @@ def doctor(
     Args:
         backbone: open_clip architecture, path of an open_clip model config (JSON), or aprilgan-tiny.
         pretrained: open_clip tag, hf-hub:org/name, path of a weights file, auto, or null for random weights.
-        adapters: File of trained adapters, mvtec, visa, or auto for those that AprilGAN would choose.
+        adapters: File of trained adapters, mvtec, visa, embedded, or auto for those that AprilGAN would choose.
         image_size: Side in pixels of the model's input.
         layers: Stages compared with the text.
         prompt_weights: File of AnomalyCLIP's prompts, mvtec, visa, embedded, or auto for those that it would choose.

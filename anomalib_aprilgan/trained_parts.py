@@ -25,8 +25,8 @@ def chosen_adapters(settings: Settings) -> str | None:
 
 def find_adapters(settings: Settings) -> Iterator[Finding]:
     """What the adapters say of themselves, and whether they fit the model."""
-    from .april_gan.adapters import read_adapters
     from .april_gan.published_adapters import PUBLISHED_FILES, published_path
+    from .april_gan.published_adapters import find_adapters as read_by_name
     from .components.clip_config import load_config
 
     cached = {name: published_path(name) for name in PUBLISHED_FILES}
@@ -41,7 +41,7 @@ def find_adapters(settings: Settings) -> Iterator[Finding]:
         remedy = "With network: predict once. Without: copy the authors' file to any place and give --adapters PATH."
         yield Finding(ok=False, subject="adapters", detail=f"{chosen} is not in the cache", remedy=remedy)
         return
-    file = read_adapters(cached.get(chosen) or chosen)
+    file = read_by_name(chosen)
     known = [f"{key} {value}" for key, value in asdict(file.metadata).items() if value is not None]
     yield Finding(ok=None, subject="adapters", detail=f"{file.path}: {', '.join(known) or 'no metadata'}")
     config = load_config(settings.backbone)

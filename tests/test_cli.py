@@ -198,6 +198,13 @@ def test_adapters_tell_of_themselves(tiny):
     assert find(change(tiny, adapters=None), "adapters").ok is None
 
 
+@pytest.mark.parametrize("name", ["auto", "embedded"])
+def test_bundled_adapters(name):
+    settings = Settings("aprilgan-tiny", "embedded", name, image_size=128, layers=(3, 4, 5, 6))
+    assert "embedded/adapters.safetensors: backbone aprilgan-tiny" in find(settings, "adapters").detail
+    assert is_well(examine(settings))
+
+
 def test_adapters_of_a_resnet(golden_arguments):
     names = ("backbone", "pretrained", "adapters", "image_size", "layers")
     assert is_well(examine(Settings(**{name: golden_arguments("tiny_rn")[name] for name in names})))
@@ -211,7 +218,7 @@ def test_adapters_of_a_resnet(golden_arguments):
             {"backbone": "ViT-B-16", "pretrained": None},
             "was trained with backbone 'tiny_vit', the model uses 'ViT-B-16'",
         ),
-        ({"adapters": "gone.pth"}, "adapters='gone.pth' is not a file"),
+        ({"adapters": "mvtc"}, "adapters='mvtc' are neither mvtec, visa, embedded nor a file"),
     ],
 )
 def test_adapters_that_do_not_fit(tiny, changes, said):
@@ -243,6 +250,12 @@ class TestPrompts:
             assert finding.ok
             assert "embedded/prompts.safetensors: backbone aprilgan-tiny, pretrained embedded" in finding.detail
             assert "trained_on RenderedProducts/" in finding.detail
+
+    def test_misspelt_name(self, tiny):
+        finding = find(change(tiny, prompt_weights="mvtc"), self.SUBJECT)
+        assert finding.ok is False
+        assert finding.detail.startswith("Prompts 'mvtc' are neither mvtec, visa, embedded nor a file.")
+        assert finding.remedy == "Correct --prompt_weights or --backbone."
 
     def test_none_belong_to_the_backbone(self, tiny):
         finding = find(tiny, self.SUBJECT)

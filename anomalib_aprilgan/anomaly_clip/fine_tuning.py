@@ -7,6 +7,7 @@
 """
 
 import copy
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -102,10 +103,27 @@ def render(data: AuxiliaryData, results: Mapping[str, Mapping[str, float]]) -> s
     return "\n".join([title, "", *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
 
 
-def main(args: Sequence[str]) -> None:
-    """Print the table of :func:`fine_tune`, once however many processes share the work."""
-    rank_zero_only(sys.stdout.write)(fine_tune(args))
+def main(args: Sequence[str]) -> int:
+    """Print the table of :func:`fine_tune`, once however many processes share the work, or what is wrong.
+
+    Returns:
+        int: 0, or 2 if model, data or files are wrong.
+    """
+    try:
+        table = fine_tune(args)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"error: {_sentence(error)}\n")
+        return 2
+    rank_zero_only(sys.stdout.write)(table)
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    """What a class said that could not be built: jsonargparse wraps it into a list of types that its value is not."""
+    listed = re.findall(r"^ *- (.+(?:\n(?! *- |Given value).+)*)", str(error), re.MULTILINE)
+    said = [reason for reason in listed if not reason.startswith("Expected a <class ")]
+    return " ".join(said[-1].split()) if said and "Does not validate against any" in str(error) else str(error)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

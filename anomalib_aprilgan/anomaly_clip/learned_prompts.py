@@ -151,7 +151,7 @@ def read_prompts(path: str | Path) -> PromptFile:
     if not path.is_file():
         msg = (
             f"Prompts {str(path)!r} are neither mvtec, visa, embedded nor a file. Give one of these names, or the path "
-            "of a .safetensors file or of a .pth of the authors' code."
+            "of a .safetensors file or of a .pth of the authors' code; AnomalyCLIP also takes auto."
         )
         raise FileNotFoundError(msg)
     try:

@@ -21,7 +21,7 @@ AUTHORS_FOLDERS = {"visa": "9_12_4_multiscale", "mvtec": "9_12_4_multiscale_visa
 PUBLISHED_FILES = {
     data: PublishedFile(
         title=f"Prompts {data!r}",
-        argument="prompt_weights",
+        argument="prompt_weights=PATH (start_from=PATH to train)",
         folder=AUTHORS_URL,
         path=f"{AUTHORS_FOLDERS[data]}/epoch_15.pth",
         cached_as=f"prompts/{AUTHORS_FOLDERS[data]}_epoch_15.pth",

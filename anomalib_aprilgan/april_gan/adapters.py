@@ -155,7 +155,10 @@ def read_adapters(path: str | Path) -> AdapterFile:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        msg = f"adapters={str(path)!r} is not a file. Give a .safetensors file or a .pth of the authors' code."
+        msg = (
+            f"adapters={str(path)!r} are neither mvtec, visa, embedded nor a file. Give one of these names, or the "
+            "path of a .safetensors file or of a .pth of the authors' code; AprilGAN also takes auto."
+        )
         raise FileNotFoundError(msg)
     try:
         weights, metadata = read_trained(path) if path.suffix == ".safetensors" else _read_authors(path)

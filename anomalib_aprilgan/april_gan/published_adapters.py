@@ -1,12 +1,13 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The adapters that the paper's authors published: by name, from the web or a mirror, into the package's cache."""
+"""Adapters by name: those that the paper's authors published, from the web or a mirror, and the bundled ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib_aprilgan.components.dataset_names import trained_on_same
+from anomalib_aprilgan.components.embedded import ADAPTERS_FILE, FOLDER, PRETRAINED
 from anomalib_aprilgan.components.published_files import PublishedFile
 
 from .adapters import PUBLISHED, AdapterFile, AdapterMetadata, read_adapters
@@ -18,7 +19,7 @@ MIRROR_VARIABLE = "ANOMALIB_APRILGAN_ADAPTERS_URL"
 PUBLISHED_FILES = {
     data: PublishedFile(
         title=f"Adapters {data!r}",
-        argument="adapters",
+        argument="adapters=PATH",
         folder=AUTHORS_URL,
         path=f"{data}_pretrained.pth",
         cached_as=f"adapters/{data}_pretrained.pth",
@@ -91,10 +92,11 @@ def fetch_published(name: str) -> Path:
 
 
 def find_adapters(adapters: str | Path) -> AdapterFile:
-    """Read adapters by the name of published ones, or from a file.
+    """Read adapters by their name, or from a file.
 
     Args:
-        adapters (str | Path): ``mvtec``, ``visa``, or the path of a file.
+        adapters (str | Path): ``mvtec``, ``visa``, ``embedded`` for those of the embedded small CLIP, or the path of a
+            file.
 
     Returns:
         AdapterFile: Weights and metadata.
@@ -104,6 +106,8 @@ def find_adapters(adapters: str | Path) -> AdapterFile:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no adapters.
     """
+    if adapters == PRETRAINED:
+        return read_adapters(FOLDER / ADAPTERS_FILE)
     return read_adapters(fetch_published(str(adapters)) if adapters in PUBLISHED_FILES else adapters)
 
 

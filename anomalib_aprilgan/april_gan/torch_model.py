@@ -61,8 +61,8 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         layers (Sequence[int]): Stages compared with the text, 1-based: blocks of a ViT, stages 1-4 of a ResNet.
         few_shot_layers (Sequence[int] | None): Stages compared with references; None takes ``layers``.
         adapters (str | Path | None): File of trained adapters; ``mvtec`` or ``visa`` for the authors' own, trained on
-            that data; ``checkpoint`` if they come with a state dict to be loaded; None uses CLIP's own projection (ViT
-            only) and warns.
+            that data; ``embedded`` for those of ``aprilgan-tiny``; ``checkpoint`` if they come with a state dict to be
+            loaded; None uses CLIP's own projection (ViT only) and warns.
         quick_gelu (bool | None): Activation of both towers; None takes the adapters' word, else the registry's.
         prompts (PromptEnsemble | dict[str, Any] | None): States and templates; None takes the paper's.
         precision (str): Of the frozen image tower: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what this machine

@@ -24,7 +24,7 @@ class PublishedFile:
 
     Attributes:
         title (str): What it is, such as "Prompts 'visa'".
-        argument (str): Argument of the model that takes a path instead.
+        argument (str): How a path is given to the model instead, such as "adapters=PATH".
         folder (str): Address of the folder that holds it, with ``path`` in it.
         path (str): Where it lies in that folder, and in a mirror of it.
         cached_as (str): Where it lies in the cache.
@@ -73,6 +73,6 @@ class PublishedFile:
         return (
             f"{self.title} ({self.path}, git blob {self.blob}) are not intact on this machine and cannot be "
             f"downloaded: {reason}. Do one of these: copy the file from {self.folder}/{self.path} to {self.target}, "
-            f"or to any place and pass {self.argument}=PATH; name the folder of a mirror in {self.mirror_variable}; "
+            f"or to any place and pass {self.argument}; name the folder of a mirror in {self.mirror_variable}; "
             f"or unset {OFFLINE_VARIABLE} and {HUB_OFFLINE_VARIABLE} where the network may be used."
         )

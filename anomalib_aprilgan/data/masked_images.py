@@ -78,9 +78,11 @@ class MaskedImages(AnomalibDataModule):
             raise ValueError(msg)
         masks = {stem if stem in images else stem.removesuffix(MASK_ENDING): path for stem, path in masks.items()}
         if unpaired := sorted(images.keys() ^ masks.keys()):
+            more = ", ..." if len(unpaired) > MAX_REPORTED else ""
             msg = (
                 f"{len(unpaired)} images of {self.image_dir} and masks of {self.mask_dir} have no partner: "
-                f"{', '.join(unpaired[:MAX_REPORTED])}. Name each mask as its image; that of a normal image is empty."
+                f"{', '.join(unpaired[:MAX_REPORTED])}{more}. Name each mask as its image; that of an image without "
+                "defects is needed, too, black all over."
             )
             raise ValueError(msg)
         if any(path.suffix.lower() in LOSSY_SUFFIXES for path in masks.values()):

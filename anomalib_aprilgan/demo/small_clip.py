@@ -5,17 +5,19 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from open_clip import SimpleTokenizer
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.clip_tower import residual_stream
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 
@@ -211,7 +213,7 @@ class SmallCLIP(LightningModule):
         state = {name: tensor.half().contiguous() for name, tensor in self.clip.state_dict().items()}
         state["token_embedding.weight"] = self.words.full().half()
         state.pop("attn_mask", None)
-        save_file(state, path)
+        write_atomically(Path(path), save(state))
 
 
 def state_loss(pooled: torch.Tensor, texts: torch.Tensor, scale: float) -> torch.Tensor:

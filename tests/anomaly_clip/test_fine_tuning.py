@@ -179,7 +179,7 @@ def test_image_in_both_is_refused_before_any_work(overrides, folders, tmp_path):
 
 def test_processes_print_one_table_that_tells_of_images_counted_twice(overrides, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "world_size", 3)
-    main(overrides)
+    assert main(overrides) == 0
     assert "3 processes counted some test images twice: run with one" in capsys.readouterr().out
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     monkeypatch.setattr(fine_tuning, "fine_tune", lambda _: "table")
@@ -190,6 +190,24 @@ def test_processes_print_one_table_that_tells_of_images_counted_twice(overrides,
 def test_other_models_and_data_are_refused(overrides):
     with pytest.raises(ValueError, match="The data must be AuxiliaryData with validation"):
         fine_tune([*overrides, "--data.validation", "[]"])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"),
+    [
+        (["--data.validation", "[]"], "The data must be AuxiliaryData with validation, the names of the sources to"),
+        (["--data.validation", "[tset]"], "validation names tset, but there are only train, test."),
+        (["--model.start_from", "mvtc"], "Prompts 'mvtc' are neither mvtec, visa, embedded nor a file."),
+        (["--model.start_from", "mvtec"], "Prompts 'mvtec' (9_12_4_multiscale_visa/epoch_15.pth, git blob "),
+        (["--model.betas", "[0.5]"], "betas=[0.5] must be two numbers"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(overrides, mistake, sentence, monkeypatch, capsys):
+    monkeypatch.setenv("ANOMALIB_APRILGAN_OFFLINE", "1")
+    assert main([*overrides, *mistake]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: {sentence}")
+    assert "Namespace(" not in said
 
 
 class TestConfigs:

@@ -88,9 +88,12 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"Set prompt_length=6, deep_prompt_length=4, deep_prompt_depth=3"):
             read_prompts(authors_prompts).load_into(build_prompts(width=128))
 
-    def test_missing_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"'.*none.pth' are neither mvtec, visa, embedded nor a file"):
-            read_prompts(tmp_path / "none.pth")
+    @pytest.mark.parametrize("name", ["none.pth", "mvtc"])
+    def test_missing_file(self, name):
+        with pytest.raises(
+            FileNotFoundError, match=rf"'{name}' are neither mvtec, visa, embedded nor a file\. .* takes auto\."
+        ):
+            find_prompts(name)
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
     def test_no_prompts_but_text(self, suffix, tmp_path):

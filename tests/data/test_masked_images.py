@@ -84,6 +84,14 @@ class TestMaskedImages:
         with pytest.raises(ValueError, match=r"1 images of .* and masks of .* have no partner: 1\."):
             masked(root).setup()
 
+    def test_no_more_than_three_without_partner_are_named(self, root):
+        (root / "mask" / "0_mask.png").rename(root / "mask" / "first.png")
+        with pytest.raises(ValueError, match=r"2 images .* no partner: 0, first\. Name each"):
+            masked(root).setup()
+        (root / "mask" / "1_mask.png").rename(root / "mask" / "second.png")
+        with pytest.raises(ValueError, match=r"4 images .* no partner: 0, 1, first, \.\.\.\. .* black all over"):
+            masked(root).setup()
+
     def test_two_masks_of_one_image(self, root):
         shutil.copy(root / "mask" / "0_mask.png", root / "mask" / "1.png")
         with pytest.raises(ValueError, match=r"mask holds two masks of one image, with _mask and without it: 1_mask\."):
