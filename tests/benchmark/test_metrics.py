@@ -192,7 +192,7 @@ class TestErrors:
         [
             ("masks", torch.zeros(2, 4, 4), "All 32 values of masks are normal: the metrics need pixels of both"),
             ("masks", torch.ones(2, 4, 4), "All 32 values of masks are anomalous"),
-            ("masks", torch.rand(2, 4, 4), r"masks hold values besides 0 and 1, such as 0\.\d+\. Compare soft masks with"),
+            ("masks", torch.rand(2, 4, 4), r"masks hold values besides 0 and 1, such as 0\.\d+\. Compare soft"),
             ("masks", 255 * torch.eye(4, dtype=torch.uint8).expand(2, 4, 4), "such as 255. .*: give masks == 255"),
             ("masks", torch.ones(2, 1, 4, 4), r"masks has the shape \(2, 1, 4, 4\), expected \(N, H, W\)"),
             ("masks", torch.eye(4).expand(3, 4, 4), "Shapes do not fit: masks"),
