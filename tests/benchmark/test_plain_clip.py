@@ -3,6 +3,7 @@
 
 """Baselines of AnomalyCLIP's paper, beside it in a benchmark."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,12 @@ def test_one_sentence_and_the_whole_ensemble(tiny):
     assert [tuple(model.model.layers) for model in (plain, ensemble)] == [(4,), (4,)]
 
 
-@pytest.mark.filterwarnings("error:No adapters given")
 @pytest.mark.parametrize("baseline", [clip, clip_ac])
 def test_a_baseline_is_not_reproached_with_its_purpose(baseline, tiny):
-    assert not list(baseline("bottle", **tiny).model.adapters.parameters())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        baseline("bottle", **tiny)
+    assert not [each for each in told if "No adapters given" in str(each.message)]
 
 
 def test_verdicts_are_clips_own(tiny):
