@@ -106,7 +106,7 @@ def test_default_weights_that_are_missing(capsys):
     assert "ViT-L-14-336, openai: timm/vit_large_patch14_clip_336.openai is not in the hub's cache" in lines[place]
     remedy = "hf download timm/vit_large_patch14_clip_336.openai open_clip_model.safetensors"
     assert remedy in lines[place + 1]
-    assert "--pretrained PATH" in lines[place + 1]
+    assert "--model.pretrained PATH" in lines[place + 1]
     assert lines[-2].startswith("[!!] offline prediction")
 
 
