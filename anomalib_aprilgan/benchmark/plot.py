@@ -58,7 +58,7 @@ def draw_latency(points: pd.DataFrame) -> Figure:
             axes.set_title(dataset)
     handles, labels = all_axes[0][0].get_legend_handles_labels()
     title = "Beside each point: number of reference images"
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), title=title)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), title=title)
     figure.draw_without_rendering()  # sizes are settled then, which tell where there is room for labels
     for dataset, axes_of_dataset in zip(datasets, all_axes, strict=True):
         for column, axes in zip(PANELS, axes_of_dataset, strict=True):
