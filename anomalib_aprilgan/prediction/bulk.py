@@ -115,7 +115,8 @@ def predict_folder(
     trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return []
-    journal.append(trainer.global_rank, _unjudged([name_of(path, folder) for path in paths], journal))
+    if unjudged := _unjudged([name_of(path, folder) for path in paths], journal):
+        journal.append(trainer.global_rank, unjudged)
     return journal.finish()
 
 
