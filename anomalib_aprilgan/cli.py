@@ -39,15 +39,8 @@ def doctor(
     Returns:
         0 if all is well, 1 if a line is marked [!!].
     """
-    defaults = settings_of(backbone)
-    settings = Settings(
-        backbone,
-        defaults.pretrained if pretrained == AUTO else pretrained,
-        adapters,
-        defaults.image_size if image_size is None else image_size,
-        defaults.layers if layers is None else tuple(layers),
-        prompt_weights,
-    )
+    chosen = settings_of(backbone).unless_given(pretrained, image_size, layers)
+    settings = Settings(backbone, chosen.pretrained, adapters, chosen.image_size, tuple(chosen.layers), prompt_weights)
     findings = examine(settings)
     sys.stdout.write(render(findings))
     return 0 if is_well(findings) else 1
@@ -230,11 +223,9 @@ def speed(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    defaults = settings_of(backbone)
-    size = defaults.image_size if image_size is None else image_size
-    stages = defaults.layers if layers is None else tuple(layers)
+    chosen = settings_of(backbone).unless_given(None, image_size, layers)  # of the weights only their shapes count
     try:
-        settings = SpeedSettings(backbone, size, stages, precision, batch_size, device)
+        settings = SpeedSettings(backbone, chosen.image_size, tuple(chosen.layers), precision, batch_size, device)
         results = measure_speed(settings, repeats, parts)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")

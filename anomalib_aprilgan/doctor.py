@@ -56,7 +56,7 @@ class Settings:
     pretrained: str | None = PAPER.pretrained
     adapters: str | None = AUTO
     image_size: int = PAPER.image_size
-    layers: tuple[int, ...] = PAPER.layers
+    layers: Sequence[int] = PAPER.layers
     prompt_weights: str | None = AUTO
 
 

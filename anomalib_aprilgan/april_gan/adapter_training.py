@@ -93,10 +93,8 @@ class AprilGANAdapters(AnomalibModule):
         visualizer: Visualizer | bool = True,
     ) -> None:
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
-        defaults = settings_of(backbone)
-        pretrained = defaults.pretrained if pretrained == AUTO else pretrained
-        image_size = defaults.image_size if image_size is None else image_size
-        layers = plain_layers(defaults.layers if layers is None else layers, "layers")
+        chosen = settings_of(backbone).unless_given(pretrained, image_size, layers)
+        pretrained, image_size, layers = chosen.pretrained, chosen.image_size, plain_layers(chosen.layers, "layers")
         betas = list(betas)
         if len(betas) != 2:
             msg = f"betas={betas} must be two numbers, such as [0.5, 0.999]."

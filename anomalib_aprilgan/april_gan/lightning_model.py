@@ -112,10 +112,8 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
             raise ValueError(msg)
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
         few_shot_source = plain_paths(few_shot_source)
-        defaults = settings_of(backbone)
-        pretrained = defaults.pretrained if pretrained == AUTO else pretrained
-        image_size = defaults.image_size if image_size is None else image_size
-        layers = plain_layers(defaults.layers if layers is None else layers, "layers")
+        chosen = settings_of(backbone).unless_given(pretrained, image_size, layers)
+        pretrained, image_size, layers = chosen.pretrained, chosen.image_size, plain_layers(chosen.layers, "layers")
         few_shot_layers = None if few_shot_layers is None else plain_layers(few_shot_layers, "few_shot_layers")
         adapters = None if adapters is None else str(adapters)
         prompts = plain_prompts(prompts)

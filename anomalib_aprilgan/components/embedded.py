@@ -32,12 +32,22 @@ class RunSettings:
     Attributes:
         pretrained (str | None): Weights; None means random ones.
         image_size (int): Side in pixels of the model's input.
-        layers (tuple[int, ...]): Stages compared with the text.
+        layers (Sequence[int]): Stages compared with the text.
     """
 
     pretrained: str | None
     image_size: int
-    layers: tuple[int, ...]
+    layers: Sequence[int]
+
+    def unless_given(
+        self, pretrained: str | None, image_size: int | None, layers: Sequence[int] | None
+    ) -> "RunSettings":
+        """These settings, but for those of the user's: weights that are not ``auto``, and what is not None."""
+        return RunSettings(
+            self.pretrained if pretrained == AUTO else pretrained,
+            self.image_size if image_size is None else image_size,
+            self.layers if layers is None else layers,
+        )
 
 
 class PromptSettings(NamedTuple):
