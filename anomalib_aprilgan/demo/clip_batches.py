@@ -32,6 +32,7 @@ SYNONYMS = {
     "bottle_cap": ("lid",),
 }
 GENERAL_NAMES = ("object", "product", "part", "surface", "material", "item", "texture")
+FADED, FAINTEST = 0.3, 0.35  # share of the defects that are shown fainter, where only they differ; least strength
 
 
 class PairBatch(NamedTuple):
@@ -101,7 +102,7 @@ class PairBatches(Dataset[PairBatch]):
 
 
 def vary(pair: Pair, size: int, rng: np.random.Generator) -> Pair:
-    """Show a pair another way: a part of the picture, turned, mirrored, in other colours, darker or lighter.
+    """Show a pair another way: a part of the picture, turned, mirrored, in other colours, a fainter defect.
 
     Args:
         pair (Pair): As it was drawn.
@@ -112,13 +113,15 @@ def vary(pair: Pair, size: int, rng: np.random.Generator) -> Pair:
         Pair: New pictures; the defect may be cut, but most of it stays.
     """
     images, mask = _cut(pair, rng)
+    if pair.is_same_part and rng.random() < FADED:
+        images = _fade(images, rng.uniform(FAINTEST, 1))
     shots = [cv2.resize(image, (size, size), interpolation=_shrinking(image, size)) for image in images]
     small = cv2.resize(mask.astype(np.float32), (size, size), interpolation=_shrinking(mask, size)) > 0.3
     turns, is_flipped, channels = int(rng.integers(4)), bool(rng.integers(2)), rng.permutation(3)
     shown, defect = np.rot90(np.stack(shots)[..., channels], turns, (1, 2)), np.rot90(small, turns)
     if is_flipped:
         shown, defect = shown[:, :, ::-1], defect[:, ::-1]
-    return Pair(_develop(shown, rng), np.ascontiguousarray(defect), pair.category)
+    return pair._replace(images=_develop(shown, rng), mask=np.ascontiguousarray(defect))
 
 
 def _cut(pair: Pair, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -130,6 +133,11 @@ def _cut(pair: Pair, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArr
     if pair.mask[window].sum() < 0.6 * pair.mask.sum():
         return pair.images, pair.mask
     return pair.images[:, window[0], window[1]], pair.mask[window]
+
+
+def _fade(images: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+    """The same part twice, with a defect that shows less."""
+    return np.stack([images[0], cv2.addWeighted(images[1], strength, images[0], 1 - strength, 0)])
 
 
 def _develop(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

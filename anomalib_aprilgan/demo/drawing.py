@@ -167,7 +167,8 @@ def noise(
     for octave in range(octaves):
         table = rng.normal(0, 0.7, (64, 64)).astype(np.float32)
         x, y = view.x * np.float32(across * 2**octave) + 32, view.y * np.float32(along * 2**octave) + 32
-        sample = cv2.remap(table, np.mod(x, 64), np.mod(y, 64), cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
+        x, y = (place - 64 * np.floor(place / 64) for place in (x, y))  # numpy.mod takes ten times as long
+        sample = cv2.remap(table, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
         total = total + np.float32(amplitude) * sample
         amplitude *= roughness
     return _float32(total / np.sqrt(sum(roughness ** (2 * octave) for octave in range(octaves))))

@@ -40,9 +40,9 @@ def invented_part(view: View, line: np.random.Generator, part: np.random.Generat
     base = metal(line) if line.random() < 0.4 else colour(line, (0.08, 0.92), 0.8)
     relief = rounded(outline, line.uniform(0.02, 0.5)) * line.uniform(0.3, 1.0)
     image = fill(view, base) * (1 + line.uniform(0, 0.12) * noise(view, part, (2, line.uniform(2, 30))))[..., None]
-    for layer in line.permutation(len(_LAYERS))[: line.integers(1, 5)]:
+    for layer in line.permutation(len(_LAYERS))[: line.integers(1, 6)]:
         image, relief, outline = _LAYERS[layer](view, (image, relief, outline), size * aspect, line)
-    gloss = line.uniform(0, 0.6)
+    gloss = line.uniform(0, 0.8)
     return Product(illuminated(view, image, relief.astype(np.float32), light, gloss), cover(outline, view.pixel))
 
 
@@ -73,7 +73,8 @@ def _pattern(kind: int, view: View, line: np.random.Generator, part: np.random.G
     elif kind == 2:
         covered = cover(polygon(cell, int(line.integers(3, 8)), pitch * share / 2, line.uniform(0, 3)), view.pixel)
     elif kind == 3:
-        clouds = noise(view, part, (line.uniform(1, 8), line.uniform(1, 8)), octaves=3)
+        across, along = np.exp(line.uniform(0, np.log(32), 2)).tolist()  # from clouds to oriented, fine fibres
+        clouds = noise(view, part, (across, along), octaves=3)
         covered = np.clip(0.5 + line.uniform(0.5, 4) * (clouds - line.uniform(-0.3, 0.5)), 0, 1)
     else:
         covered = bands(view.x, pitch * 3, 0.06, view.pixel)  # seams
@@ -83,8 +84,8 @@ def _pattern(kind: int, view: View, line: np.random.Generator, part: np.random.G
 def _outline(view: View, size: float, aspect: float, line: np.random.Generator) -> Image:
     """Signed distance to a random body about the origin."""
     radius, angle = polar(view)
-    corners, depth, kind = int(line.integers(3, 9)), line.uniform(0.02, 0.2), line.integers(6)
-    if kind == 0:
+    corners, depth, kind = int(line.integers(3, 9)), line.uniform(0.02, 0.2), line.integers(7)
+    if kind in {0, 6}:  # round parts are the most common ones
         outline = circle(view, radius=size)
     elif kind == 1:
         outline = polygon(view, corners, size * 0.85, line.uniform(0, 3))
@@ -136,6 +137,33 @@ def _rings(view: View, body: _Body, size: float, line: np.random.Generator) -> _
     if line.random() < 0.5:
         return paint(image, colour(line, (0.05, 0.95), 0.7), ring), relief, outline
     return image, relief + np.float32(0.1 * pitch) * np.cos(away * np.float32(2 * np.pi / pitch)), outline
+
+
+def _lathe(view: View, body: _Body, size: float, line: np.random.Generator) -> _Body:
+    """Steps, beads and hollows around the middle, and a darker or lighter inside."""
+    image, relief, outline = body
+    away, _ = polar(view)
+    for _ in range(line.integers(2, 7)):
+        half = size * line.uniform(0.02, 0.15)
+        bead = np.abs(away - np.float32(size * line.uniform(0.1, 1.0))) - np.float32(half)
+        relief = relief + np.float32(line.uniform(-1, 1)) * (rounded if line.random() < 0.6 else bevelled)(bead, half)
+    inside = circle(view, radius=size * line.uniform(0.2, 0.9))
+    shade = np.float32(line.uniform(0.05, 1.3)) - 1
+    return image * (1 + shade * cover(inside, view.pixel, line.uniform(0, 0.3)))[..., None], relief, outline
+
+
+def _glints(view: View, body: _Body, size: float, line: np.random.Generator) -> _Body:
+    """Windows that a turned, polished body reflects: bright or dark arcs, at the same angles in every ring."""
+    image, relief, outline = body
+    away, angle = polar(view)
+    sharp, facing = line.uniform(2, 8), np.cos((angle - np.float32(line.uniform(0, 2 * np.pi))) * line.integers(1, 4))
+    window = np.clip(np.float32(sharp) * (facing - np.float32(line.uniform(0, 0.8))), 0, 1)
+    for _ in range(line.integers(1, 5)):
+        ring = np.abs(away - np.float32(size * line.uniform(0.15, 1.0))) - np.float32(size * line.uniform(0.005, 0.06))
+        tone = np.full(3, 0.97 if line.random() < 0.75 else 0.03, np.float32)
+        there = cover(ring, view.pixel, line.uniform(0, 0.04)) * window * np.float32(line.uniform(0.3, 1.0))
+        image = paint(image, tone, there.astype(np.float32))
+    return image, relief, outline
 
 
 def _print(view: View, body: _Body, size: float, line: np.random.Generator) -> _Body:
@@ -218,4 +246,6 @@ def _score(view: View, body: _Body, size: float, line: np.random.Generator) -> _
     return image, relief, outline
 
 
-_LAYERS: tuple[_Layer, ...] = (_bore, _bolt_holes, _rings, _print, _inlays, _crowd, _gloss, _halves, _score)
+_LAYERS: tuple[_Layer, ...] = (
+    _bore, _bolt_holes, _rings, _lathe, _glints, _print, _inlays, _crowd, _gloss, _halves, _score,
+)  # fmt: skip

@@ -32,11 +32,23 @@ class Pair(NamedTuple):
         images (NDArray[np.uint8]): RGB (2, S, S, 3), the good part first.
         mask (NDArray[np.bool_]): Defective pixels (S, S) of the second.
         category (str): What was drawn.
+        is_same_part (bool): Whether nothing but the defect tells the pictures apart.
     """
 
     images: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     category: str
+    is_same_part: bool
+
+
+class Order(NamedTuple):
+    """What to draw for a pair: category, product line, the good part, the defective part, and the defect."""
+
+    category: str
+    line: int
+    good: int
+    bad: int
+    defect: str
 
 
 class PicturePool:
@@ -80,7 +92,8 @@ class PicturePool:
             self._opened[chunk] = np.load(path, mmap_mode="r"), np.load(_masks_of(path), mmap_mode="r")
         images, masks = self._opened[chunk]
         mask = np.unpackbits(masks[place], axis=-1).astype(bool)  # (S, S)
-        return Pair(np.asarray(images[place]), mask, _category(_generator(self.seed, number)))
+        order = _order(self.seed, number)
+        return Pair(np.asarray(images[place]), mask, order.category, order.good == order.bad)
 
     def __iter__(self) -> Iterator[Pair]:
         """All pairs."""
@@ -107,16 +120,17 @@ def draw_pair(seed: int, number: int, size: int) -> Pair:
         number (int): Which pair.
         size (int): Side of the pictures in pixels.
     """
-    rng = _generator(seed, number)
+    category, line, good, bad, defect = _order(seed, number)
+    first, second = render(category, line, good, None, size), render(category, line, bad, defect, size)
+    return Pair(np.stack([first.image, second.image]), second.mask, category, good == bad)
+
+
+def _order(seed: int, number: int) -> Order:
+    rng = np.random.default_rng([seed, number])
     category = _category(rng)
     line, part, other = (int(value) for value in rng.integers(1, 2**31, 3))
-    good = render(category, line, part, None, size)
-    bad = render(category, line, part if rng.random() < 0.5 else other, str(rng.choice(list(DEFECTS))), size)
-    return Pair(np.stack([good.image, bad.image]), bad.mask, category)
-
-
-def _generator(seed: int, number: int) -> np.random.Generator:
-    return np.random.default_rng([seed, number])
+    bad = part if rng.random() < 0.5 else other
+    return Order(category, line, part, bad, str(rng.choice(list(DEFECTS))))
 
 
 def _category(rng: np.random.Generator) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CLIP_TRAINING, HELD_OUT
-from anomalib_aprilgan.demo.clip_batches import vary
-from anomalib_aprilgan.demo.picture_pool import NAMED, SHARES, Pair, PicturePool, _category, _generator, draw_pair
+from anomalib_aprilgan.demo.clip_batches import FADED, FAINTEST, vary
+from anomalib_aprilgan.demo.picture_pool import NAMED, SHARES, Pair, PicturePool, _order, draw_pair
 
 
 def test_pairs_are_read_as_they_were_drawn(tmp_path):
@@ -21,7 +21,16 @@ def test_pairs_are_read_as_they_were_drawn(tmp_path):
         np.testing.assert_array_equal(pairs[number].images, drawn.images)
         np.testing.assert_array_equal(pairs[number].mask, drawn.mask)
         assert pairs[number].category == drawn.category
+        assert pairs[number].is_same_part == drawn.is_same_part
     assert all(pair.mask.any() for pair in pairs)
+
+
+def test_half_of_the_pairs_show_one_part_twice():
+    pairs = [draw_pair(0, number, 32) for number in range(24)]
+    assert 6 <= sum(pair.is_same_part for pair in pairs) <= 18
+    for pair in pairs:
+        differing = (np.abs(pair.images[0].astype(int) - pair.images[1]).max(-1) > 0).mean()
+        assert (differing < 0.7) == pair.is_same_part  # sensor noise is another in another part
 
 
 def test_only_missing_files_are_drawn(tmp_path):
@@ -37,7 +46,7 @@ def test_only_missing_files_are_drawn(tmp_path):
 
 
 def test_training_pictures_are_of_training_categories_in_their_shares():
-    drawn = Counter(_category(_generator(0, number)) for number in range(2000))
+    drawn = Counter(_order(0, number).category for number in range(2000))
     assert set(drawn) == set(CLIP_TRAINING)
     assert not set(drawn) & {*ADAPTER_TRAINING, *HELD_OUT}
     for category, share in SHARES.items():
@@ -52,8 +61,25 @@ def test_varied_pictures_keep_most_of_the_defect_where_it_shows(seed):
     mask = np.zeros((64, 64), bool)
     mask[10:20, 30:50] = True
     images[1][mask] = 20
-    shown = vary(Pair(images, mask, "tile"), 64, np.random.default_rng(seed))
+    shown = vary(Pair(images, mask, "tile", is_same_part=False), 64, np.random.default_rng(seed))
     assert shown.images.shape == (2, 64, 64, 3)
     assert shown.mask.sum() >= 0.6 * mask.sum()
     changed = np.abs(shown.images[1].astype(int) - shown.images[0]).mean(-1) > 60
     assert (changed == shown.mask).mean() > 0.97
+
+
+def test_defects_fade_only_where_the_same_part_is_shown():
+    images, mask = np.full((2, 32, 32, 3), 160, np.uint8), np.zeros((32, 32), bool)
+    mask[8:24, 8:24] = True
+    images[1][mask] = 60
+
+    def strengths(*, is_same_part: bool) -> list[float]:
+        pair = Pair(images, mask, "tile", is_same_part)
+        shown = [vary(pair, 32, np.random.default_rng(seed)).images.astype(float) for seed in range(200)]
+        # A negative turns the sign; brightness scales the difference by 0.75 to 1.2.
+        return [abs(good.mean() - bad.mean()) * 1024 / 256 / 100 for good, bad in shown]
+
+    always, at_times = np.array(strengths(is_same_part=False)), np.array(strengths(is_same_part=True))
+    assert always.min() > 0.7
+    assert at_times.min() > 0.7 * FAINTEST
+    assert (at_times < 0.7).mean() == pytest.approx(FADED * (0.7 - FAINTEST) / (1 - FAINTEST), abs=0.1)
