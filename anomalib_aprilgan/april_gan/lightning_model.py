@@ -228,7 +228,8 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         if (paths, versions) == self._references:
             return
         transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
-        self.model.setup(reference_images=load_references(paths, transform))
+        side = self.pre_processor.image_size if isinstance(self.pre_processor, CLIPPreProcessor) else None
+        self.model.setup(reference_images=load_references(paths, transform, side))
         self._references = (paths, versions)
         self.reference_paths = [str(path) for path in paths]
         logger.info("References: %s", ", ".join(self.reference_paths))

@@ -21,8 +21,8 @@ from pandas import DataFrame
 from PIL import Image
 
 from .auxiliary_batch import AuxiliaryBatch, AuxiliaryItem
-from .image_files import SIXTEEN_BIT_MODES, UNDECODABLE, UnreadableImageError, read_image
-from .pillow_resize import resize_image, resize_mask
+from .image_files import SIXTEEN_BIT_MODES, UNDECODABLE, UnreadableImageError, read_squashed
+from .pillow_resize import resize_mask
 
 SYNTHETIC_PROBABILITY = 0.5
 LARGEST_SEED = 2**63 - 1
@@ -128,7 +128,7 @@ class AuxiliaryDataset(AnomalibDataset):
 
     def _load(self, index: int, size: tuple[int, int], generator: torch.Generator) -> _Annotated:
         sample = self.samples.iloc[index]
-        image = resize_image(read_image(sample.image_path), size)
+        image = read_squashed(sample.image_path, size)
         if self.synthetic:
             image, mask = add_anomaly(image, generator)
             return _Annotated(image, mask, is_anomalous=bool(mask.any()))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Image files as they come from cameras: 16-bit and float images, and files that cannot be read."""
+"""Image files as they come from cameras: 16-bit and float images, transparent ones, and files that cannot be read."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 # Formats that hold 8 bits a channel at most: their headers need not be looked at.
 EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".bmp", ".webp", ".gif"})
+OPAQUE_SUFFIXES = frozenset({".jpg", ".jpeg"})
+ALPHA_MODES = frozenset({"RGBA", "LA"})
 SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+HALF_A_LEVEL = 0.5 / 255
 MAX_16_BIT = 65535
 MAX_12_BIT = 4095
 MAX_REPORTED = 10
@@ -56,14 +59,46 @@ def read_image(path: str | Path) -> torch.Tensor:
         raise UnreadableImageError(msg) from error
 
 
+def read_squashed(path: str | Path, size: tuple[int, int]) -> torch.Tensor:
+    """Read an image file as RGB, resized as the authors do it: with its alpha channel, which is dropped then.
+
+    Pillow weighs colours by alpha while it resizes, so transparent pixels give nothing to their neighbours
+    (``dataset.py`` of github.com/ByChelsea/VAND-APRIL-GAN opens files without converting them first).
+
+    Args:
+        path (str | Path): Image of any mode and size.
+        size (tuple[int, int]): Height h and width w wanted.
+
+    Returns:
+        torch.Tensor: (3, h, w), float32, in [0, 1].
+
+    Raises:
+        UnreadableImageError: As ``read_image``.
+        ValueError: As ``read_image``.
+    """
+    if not has_alpha(path):
+        return resize_image(read_image(path), size)
+    try:
+        with Image.open(path) as image:
+            resized = image.resize(size[::-1], Image.Resampling.BICUBIC)
+    except UNDECODABLE as error:
+        msg = f"{path} cannot be read as an image: {error}. Replace or remove it."
+        raise UnreadableImageError(msg) from error
+    return _in_unit_range(resized)
+
+
+def _in_unit_range(image: Image.Image) -> torch.Tensor:
+    values = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
+    return values.float() / 255
+
+
 def _decode(path: str | Path) -> torch.Tensor:
     with Image.open(path) as image:
         if image.mode == "F":
             msg = f"{path} holds floating point numbers of unknown range. Save it with 8 or 16 bits a channel."
             raise ValueError(msg)
         if image.mode not in SIXTEEN_BIT_MODES:
-            values = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
-            return values.float() / 255
+            return _in_unit_range(image)
         values = torch.from_numpy(np.array(image.convert("I")))[None].float()  # (1, H, W)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > MAX_16_BIT:
@@ -88,13 +123,21 @@ def _warn_of_dark_images(folder: str) -> None:
 
 def needs_own_reader(path: str | Path) -> bool:
     """Whether anomalib's reader would clip the values of a file (16-bit or float)."""
-    if Path(path).suffix.lower() in EIGHT_BIT_SUFFIXES:
-        return False
+    return Path(path).suffix.lower() not in EIGHT_BIT_SUFFIXES and _mode_of(path) in SIXTEEN_BIT_MODES | {"F"}
+
+
+def has_alpha(path: str | Path) -> bool:
+    """Whether a file has an alpha channel beside grey or colours."""
+    return Path(path).suffix.lower() not in OPAQUE_SUFFIXES and _mode_of(path) in ALPHA_MODES
+
+
+def _mode_of(path: str | Path) -> str | None:
     try:
         with Image.open(path) as image:
-            return image.mode in SIXTEEN_BIT_MODES or image.mode == "F"
+            mode: str | None = image.mode
     except UNDECODABLE:
-        return False  # in memory only, or gone since
+        mode = None  # in memory only, or gone since
+    return mode
 
 
 def find_unreadable(paths: Iterable[str | Path]) -> list[str]:
@@ -114,8 +157,9 @@ def find_unreadable(paths: Iterable[str | Path]) -> list[str]:
 class ImageFileGuard(Callback):
     """Keeps bad image files from passing silently or failing namelessly.
 
-    Before each batch, images that anomalib has clipped, or scaled to the size of others in the batch, are read anew;
-    it must come before the pre-processor. When a run fails on a file, the error names the files that cannot be read.
+    Before each batch, images that anomalib has clipped, scaled to the size of others in the batch, or stripped of their
+    alpha channel, are read anew; it must come before the pre-processor. When a run fails on a file, the error names
+    the files that cannot be read.
 
     Args:
         image_size (int): Side S in pixels of the model's input.
@@ -141,10 +185,12 @@ class ImageFileGuard(Callback):
         if batch.image is not None and not isinstance(batch, AuxiliaryBatch):
             paths = batch.image_path or []
             if self.squashes and were_scaled(batch.image, paths, self.size):
-                batch.image = torch.stack([resize_image(read_image(path), self.size) for path in paths])
+                batch.image = torch.stack([read_squashed(path, self.size) for path in paths])
                 batch.image = batch.image.to(pl_module.device)
             else:
                 batch.image = unclipped_images(batch.image, paths)
+                if self.squashes:
+                    batch.image = squash_transparent(batch.image, paths, self.size)
 
     on_validation_batch_start = on_predict_batch_start
     on_test_batch_start = on_predict_batch_start
@@ -180,6 +226,38 @@ def unclipped_images(images: torch.Tensor, paths: Sequence[str]) -> torch.Tensor
     for index, path in clipped.items():
         replaced[index] = resize_image(read_image(path), (images.shape[-2], images.shape[-1])).to(images.device)
     return replaced
+
+
+def squash_transparent(images: torch.Tensor, paths: Sequence[str], size: tuple[int, int]) -> torch.Tensor:
+    """Squash a batch with transparent images as ``read_squashed`` does, unless they were changed since they were read.
+
+    Args:
+        images (torch.Tensor): Images before normalisation, (N, 3, H, W), in [0, 1].
+        paths (Sequence[str]): Their files, or nothing.
+        size (tuple[int, int]): The model's input, h and w.
+
+    Returns:
+        torch.Tensor: The same tensor if there are none; else all images squashed, (N, 3, h, w).
+    """
+    transparent = {
+        index: read_squashed(path, size)
+        for index, path in enumerate(paths)
+        if has_alpha(path) and _is_as_read(images[index], path, size)
+    }
+    if not transparent:
+        return images
+    squashed = resize_image(images, size)
+    for index, image in transparent.items():
+        squashed[index] = image.to(images.device)
+    return squashed
+
+
+def _is_as_read(image: torch.Tensor, path: str, size: tuple[int, int]) -> bool:
+    """Whether an image is what its file holds without alpha; a datamodule may have squashed it, or cropped it."""
+    plain = read_image(path)
+    if tuple(image.shape[-2:]) == size:
+        plain = resize_image(plain, size)
+    return image.shape == plain.shape and bool((image.cpu() - plain).abs().max() < HALF_A_LEVEL)
 
 
 def were_scaled(images: torch.Tensor, paths: Sequence[str], size: tuple[int, int]) -> bool:

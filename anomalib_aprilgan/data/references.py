@@ -6,6 +6,7 @@
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import get_image_filenames
 from anomalib.data.utils.label import LabelName
 
-from .image_files import read_image
+from .image_files import read_image, read_squashed
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +114,17 @@ def draw_references(candidates: Sequence[Path], k_shot: int, seed: int) -> list[
     return random.Random(seed).sample(list(candidates), k_shot)  # ruff: ignore[suspicious-non-cryptographic-random-usage] - no secret
 
 
-def load_references(paths: Sequence[Path], transform: Callable[[torch.Tensor], torch.Tensor] | None) -> torch.Tensor:
+def load_references(
+    paths: Sequence[Path],
+    transform: Callable[[torch.Tensor], torch.Tensor] | None,
+    side: int | None = None,
+) -> torch.Tensor:
     """Read references and preprocess them like the images to be judged.
 
     Args:
         paths (Sequence[Path]): K files.
         transform (Callable[[torch.Tensor], torch.Tensor] | None): The model's transform; None leaves images as read.
+        side (int | None): Side S of the square to squash images to before; None leaves that to the transform.
 
     Returns:
         torch.Tensor: (K, 3, S, S).
@@ -128,9 +134,9 @@ def load_references(paths: Sequence[Path], transform: Callable[[torch.Tensor], t
         ValueError: If the images end up with different sizes.
     """
     prepare = transform or torch.Tensor.contiguous
-    images = [
-        prepare(read_image(path)) for path in paths
-    ]  # one at a time: photographs are large before they are resized
+    read = read_image if side is None else partial(read_squashed, size=(side, side))
+    # One at a time: photographs are large before they are resized.
+    images = [prepare(read(path)) for path in paths]
     if len({image.shape for image in images}) > 1:
         shapes = {str(path): tuple(image.shape) for path, image in zip(paths, images, strict=True)}
         msg = f"References have different sizes: {shapes}. Use a pre_processor that resizes."

@@ -14,8 +14,7 @@ from anomalib.data.utils.image import is_image_file
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from anomalib_aprilgan.data.image_files import UnreadableImageError, read_image
-from anomalib_aprilgan.data.pillow_resize import resize_image
+from anomalib_aprilgan.data.image_files import UnreadableImageError, read_squashed
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -70,7 +69,7 @@ class Photos(Dataset[ImageItem]):
         """Read one file: ``image`` (3, S, S) in [0, 1]."""
         path = self.paths[index]
         try:
-            image, error = resize_image(read_image(path), self.size), ""
+            image, error = read_squashed(path, self.size), ""
         except Exception as problem:  # ruff: ignore[blind-except] - decoders stumble over broken files in many ways
             image, error = torch.zeros(3, *self.size), _describe(problem)
         return ImageItem(image=image, explanation=f"{name_of(path, self.folder)}\n{error}")

@@ -449,6 +449,19 @@ class TestImageFiles:
         scores = [p.pred_score.item() for p in engine().predict(model, data_path=tmp_path / "photos")]
         assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
+    def test_clear_pixels_do_not_count_as_in_the_authors_code(self, arguments, engine, tmp_path):
+        pixels = np.random.default_rng(0).integers(0, 256, (61, 83, 4)).astype(np.uint8)
+        (tmp_path / "photos").mkdir()
+        Image.fromarray(pixels).save(tmp_path / "photos" / "0.png")
+        model = AprilGAN(**arguments)
+        side = model.model.image_size
+        for index, transparent in enumerate((Image.fromarray(pixels), Image.fromarray(pixels[..., :3])), start=1):
+            squashed = transparent.resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+            squashed.save(tmp_path / "photos" / f"{index}.png")
+        scores = [p.pred_score.item() for p in engine().predict(model, data_path=tmp_path / "photos")]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+        assert scores[0] != pytest.approx(scores[2], abs=1e-4)
+
     def test_sixteen_bits_are_not_clipped(self, arguments, engine, tmp_path):
         grey = np.array(Image.open(write_image(tmp_path / "rgb.png", 0, defect=True)).convert("L"))
         (tmp_path / "photos").mkdir()

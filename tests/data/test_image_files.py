@@ -20,8 +20,11 @@ from anomalib_aprilgan.data.image_files import (
     ImageFileGuard,
     UnreadableImageError,
     find_unreadable,
+    has_alpha,
     needs_own_reader,
     read_image,
+    read_squashed,
+    squash_transparent,
     unclipped_images,
     were_scaled,
 )
@@ -149,6 +152,59 @@ class TestOwnReader:
     def test_formats_of_8_bits_are_not_even_opened(self, tmp_path, monkeypatch, suffix):
         monkeypatch.setattr(Image, "open", lambda _: pytest.fail("opened"))
         assert not needs_own_reader(tmp_path / f"image{suffix}")
+
+
+class TestTransparentImages:
+    """A clear blue pixel beside an opaque red one: it gives nothing to a pixel that both become."""
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        return save(tmp_path / "a.png", np.array([[[255, 0, 0, 255], [0, 0, 255, 0]]], dtype=np.uint8))
+
+    def test_clear_pixels_do_not_count(self, path):
+        assert (read_squashed(path, (1, 1)) * 255).flatten().tolist() == [255, 0, 0]
+
+    def test_without_alpha_they_would(self, path, tmp_path):
+        plain = save(tmp_path / "b.png", np.array(Image.open(path).convert("RGB")))
+        assert torch.equal(read_squashed(plain, (1, 1)), resize_image(read_image(plain), (1, 1)))
+        assert (read_squashed(plain, (1, 1)) * 255).flatten().tolist() == [128, 0, 128]
+
+    def test_files_are_told_by_their_mode(self, path, tmp_path):
+        assert has_alpha(path)
+        assert has_alpha(save(tmp_path / "la.png", np.zeros((2, 2, 2), np.uint8)))
+        assert not has_alpha(save(tmp_path / "b.png", RED_AND_BLUE))
+        assert not has_alpha(tmp_path / "gone.png")
+
+    @pytest.mark.parametrize("kind", ["truncated", "empty", "missing"])
+    def test_file_that_cannot_be_decoded_is_named(self, tmp_path, kind):
+        with pytest.raises(UnreadableImageError, match=rf"{kind}.png cannot be read as an image"):
+            read_squashed(write_broken(tmp_path)[kind], (2, 2))
+
+    def test_broken_one_is_named(self, tmp_path):
+        whole = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (40, 40, 4)).astype(np.uint8))
+        (tmp_path / "b.png").write_bytes(whole.read_bytes()[:2000])
+        with pytest.raises(UnreadableImageError, match=r"b.png cannot be read as an image"):
+            read_squashed(tmp_path / "b.png", (2, 2))
+
+    @pytest.mark.parametrize("is_squashed", [True, False], ids=["by the datamodule", "not yet"])
+    def test_batch_is_squashed_with_them(self, path, is_squashed):
+        size = (1, 1)
+        as_read = torch.stack([read_image(path), torch.zeros(3, 1, 2)])
+        batch = resize_image(as_read, size) if is_squashed else as_read
+        squashed = squash_transparent(batch, [str(path), "gone.png"], size)
+        assert (squashed * 255).flatten().tolist() == [255, 0, 0, 0, 0, 0]
+
+    def test_images_that_were_changed_since_stay(self, path):
+        changed = read_image(path)[None].flip(-1)
+        cropped = read_image(path)[None, :, :, :1]
+        assert squash_transparent(changed, [str(path)], (4, 4)) is changed
+        assert squash_transparent(cropped, [str(path)], (4, 4)) is cropped
+
+    @pytest.mark.parametrize("squashes", [True, False])
+    def test_guard_leaves_them_to_another_pre_processor(self, path, squashes):
+        batch = ImageBatch(image=read_image(path)[None], image_path=[str(path)])
+        ImageFileGuard(1, squashes=squashes).on_test_batch_start(None, None, batch, 0)
+        assert tuple(batch.image.shape) == ((1, 3, 1, 1) if squashes else (1, 3, 1, 2))
 
 
 class TestBatches:
