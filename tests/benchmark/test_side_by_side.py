@@ -84,6 +84,33 @@ def test_exports_stand_beside_torch(small_products, golden_arguments, tmp_path):
         assert 0 < outcomes[name].map_difference < 0.5
 
 
+def test_exports_of_all_categories_come_into_one_table(tmp_path, monkeypatch, capsys):
+    built = []
+
+    def in_torch_only(arguments, data, folder):
+        built.append((arguments["class_name"], arguments["k_shot"], data.category))
+        model = AprilGAN(**arguments)
+        model.setup("predict")
+        assert len(model.reference_paths) == 1
+        return {"PyTorch fp32": exports.in_torch(model.eval())}
+
+    def few_products(category, image_size, seed, calibration_images, root):
+        assert (image_size, seed, calibration_images) == (128, 0, 64)
+        data = RenderedProducts(category, root, image_size, 4, 2, 2)
+        data.prepare_data()
+        data.setup()
+        return data
+
+    monkeypatch.setattr(exports, "build_predictors", in_torch_only)
+    monkeypatch.setattr(exports, "open_products", few_products)
+    exports.main(["--categories=[coin,nut]", "--k_shot=1", f"--root={tmp_path}"])
+    assert built == [("coin", 1, "coin"), ("nut", 1, "nut")]
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head.startswith("| runtime and precision | image AUROC |")
+    assert row.startswith("| PyTorch fp32 | ")
+    assert "| 0.0000 | 0.0000 | 1.00 |" in row
+
+
 def test_int8_is_calibrated_on_good_parts_that_are_in_no_test(tmp_path, monkeypatch):
     data = exports.open_products("coin", 64, 0, 8, tmp_path)
     calibration = {Path(path) for path in data.val_data.samples.image_path}
