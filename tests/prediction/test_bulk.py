@@ -103,13 +103,13 @@ def test_table_has_a_row_a_photo(build, folder, tmp_path, suffix):
 
 
 def count_reads(monkeypatch) -> list[str]:
-    read, plain = [], photos.read_image
+    read, plain = [], photos.read_squashed
 
-    def reading(path):
+    def reading(path, size):
         read.append(Path(path).name)
-        return plain(path)
+        return plain(path, size)
 
-    monkeypatch.setattr(photos, "read_image", reading)
+    monkeypatch.setattr(photos, "read_squashed", reading)
     return read
 
 
@@ -236,14 +236,14 @@ def test_names_of_any_bytes(build, folder, tmp_path, suffix):
 
 @pytest.mark.parametrize("problem", [IndexError("index out of range"), MemoryError(), struct.error("unpack")])
 def test_decoders_may_fail_in_any_way(build, folder, tmp_path, monkeypatch, problem):
-    plain = photos.read_image
+    plain = photos.read_squashed
 
-    def failing(path):
+    def failing(path, size):
         if path.name == "b.png":
             raise problem
-        return plain(path)
+        return plain(path, size)
 
-    monkeypatch.setattr(photos, "read_image", failing)
+    monkeypatch.setattr(photos, "read_squashed", failing)
     rows = {row.path: row for row in predict(build(), folder, tmp_path / "all.csv")}
     assert rows["b.png"].error.startswith(f"{type(problem).__name__}:")
     assert not rows["a.png"].error
