@@ -1,12 +1,16 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The same image in training and test: found by content, whatever the files are called."""
+"""The same image in training and test: found by its pixels, whatever the files are called and how they hold them."""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+
+from PIL import Image
+
+from .image_files import UNDECODABLE, UnreadableImageError, read_image
 
 MAX_REPORTED = 3
 
@@ -19,7 +23,8 @@ def check_disjoint(training: Iterable[str | Path], testing: Iterable[str | Path]
         testing (Iterable[str | Path]): Files to test on.
 
     Raises:
-        ValueError: If any file of the one is also one of the other, or holds the same bytes; some are named.
+        UnreadableImageError: If a file is no image.
+        ValueError: If any image of the one is also one of the other, pixel by pixel; some are named.
     """
     shared = shared_images(training, testing)
     if shared:
@@ -33,24 +38,28 @@ def check_disjoint(training: Iterable[str | Path], testing: Iterable[str | Path]
 
 
 def shared_images(training: Iterable[str | Path], testing: Iterable[str | Path]) -> list[tuple[Path, Path]]:
-    """Pairs of files, one of each side, that hold the same bytes.
+    """Pairs of files, one of each side, that hold the same pixels as the model reads them.
 
-    Only files of the same size are read.
+    Format, compression and metadata do not matter, nor do modes that hold the same colours. Copies with loss are not
+    found. Only files are decoded that have the width and height of some of the other side.
 
     Args:
-        training (Iterable[str | Path]): Existing files.
-        testing (Iterable[str | Path]): Existing files.
+        training (Iterable[str | Path]): Images.
+        testing (Iterable[str | Path]): Images.
 
     Returns:
         list[tuple[Path, Path]]: One pair a file of ``testing`` that is also in ``training``.
+
+    Raises:
+        UnreadableImageError: If a file is no image.
     """
-    by_size: defaultdict[int, list[Path]] = defaultdict(list)
+    by_size: defaultdict[tuple[int, int], list[Path]] = defaultdict(list)
     for path in map(Path, training):
-        by_size[path.stat().st_size].append(path)
-    digests: dict[int, dict[bytes, Path]] = {}
+        by_size[_size_of(path)].append(path)
+    digests: dict[tuple[int, int], dict[bytes, Path]] = {}
     shared = []
     for path in map(Path, testing):
-        size = path.stat().st_size
+        size = _size_of(path)
         if size in by_size:
             if size not in digests:
                 digests[size] = {_digest(other): other for other in by_size[size]}
@@ -59,5 +68,15 @@ def shared_images(training: Iterable[str | Path], testing: Iterable[str | Path])
     return shared
 
 
+def _size_of(path: Path) -> tuple[int, int]:
+    """Width and height, from the header alone."""
+    try:
+        with Image.open(path) as image:
+            return image.width, image.height
+    except UNDECODABLE as error:
+        msg = f"{path} cannot be read as an image: {error}. Replace or remove it."
+        raise UnreadableImageError(msg) from error
+
+
 def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    return hashlib.sha256(read_image(path).numpy().tobytes()).digest()

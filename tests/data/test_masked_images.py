@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from anomalib_aprilgan.data import AuxiliaryData, MaskedImages
+from anomalib_aprilgan.data.image_files import UnreadableImageError
 from anomalib_aprilgan.data.shared_images import check_disjoint, shared_images
 
 SIDE = 40
@@ -148,13 +149,59 @@ class TestLabelsAlone:
 
 
 class TestSharedImages:
-    """Found by content, under any name."""
+    """Found by their pixels, under any name and in any form that loses none."""
 
     def test_copies_are_found(self, root, tmp_path):
         images = sorted((root / "image").iterdir())
         copy = shutil.copy(images[2], tmp_path / "renamed.png")
         assert shared_images(images[:3], [images[3], copy]) == [(images[2], Path(copy))]
         assert shared_images(images[:2], images[2:]) == []
+
+    @pytest.mark.parametrize(
+        ("name", "mode", "options"),
+        [
+            ("other.png", "RGB", {"compress_level": 0}),
+            ("other.bmp", "RGB", {}),
+            ("other.tiff", "RGB", {}),
+            ("other.png", "RGBA", {}),
+        ],
+    )
+    def test_pixels_in_other_bytes_are_found(self, root, name, mode, options, tmp_path):
+        original = root / "image" / "1.png"
+        Image.open(original).convert(mode).save(tmp_path / name, **options)
+        assert (tmp_path / name).read_bytes() != original.read_bytes()
+        assert shared_images([original], [tmp_path / name]) == [(original, tmp_path / name)]
+
+    def test_metadata_do_not_matter(self, root, tmp_path):
+        image = Image.open(root / "image" / "1.png")
+        exif = image.getexif()
+        exif[0x010E] = "station 7"
+        image.save(tmp_path / "described.png", exif=exif)
+        assert len(shared_images([tmp_path / "described.png"], [root / "image" / "1.png"])) == 1
+
+    def test_grey_pixels_are_the_same_in_any_mode(self, tmp_path):
+        pixels = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE)).astype(np.uint8)
+        save(tmp_path / "grey.png", pixels)
+        save(tmp_path / "rgb.png", np.stack([pixels] * 3, axis=2))
+        save(tmp_path / "sixteen.png", pixels.astype(np.uint16) * 257)
+        assert len(shared_images([tmp_path / "grey.png"], [tmp_path / "rgb.png", tmp_path / "sixteen.png"])) == 2
+
+    def test_sixteen_bit_images_are_not_clipped(self, tmp_path):
+        for name, level in (("first", 1000), ("second", 2000)):
+            save(tmp_path / f"{name}.png", np.full((SIDE, SIDE), level, np.uint16))
+        assert shared_images([tmp_path / "first.png"], [tmp_path / "second.png"]) == []
+
+    def test_same_pixels_in_another_shape_are_another_image(self, tmp_path):
+        save(tmp_path / "wide.png", np.zeros((2, 8, 3), np.uint8))
+        save(tmp_path / "high.png", np.zeros((8, 2, 3), np.uint8))
+        assert shared_images([tmp_path / "wide.png"], [tmp_path / "high.png"]) == []
+
+    @pytest.mark.parametrize("kept", [0, 200])
+    def test_unreadable_file_is_named(self, root, kept):
+        broken = root / "image" / "2.png"
+        broken.write_bytes(broken.read_bytes()[:kept])
+        with pytest.raises(UnreadableImageError, match=r"2\.png cannot be read as an image"):
+            shared_images([root / "image" / "1.png"], [broken])
 
     def test_error_names_them(self, root):
         images = sorted((root / "image").iterdir())
