@@ -3,7 +3,8 @@
 
 """Measurements of the models on image sets, written as reports."""
 
+from anomalib_aprilgan.detection.region_overlap import PublishedAUPRO
+
 from .metrics import COLUMNS, paper_metrics
-from .region_overlap import PublishedAUPRO
 
 __all__ = ["COLUMNS", "PublishedAUPRO", "paper_metrics"]

@@ -21,8 +21,8 @@ from anomalib.deploy import CompressionType
 from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.components.embedded import BACKBONE, settings_of
 from anomalib_aprilgan.demo import RenderedProducts
+from anomalib_aprilgan.detection.blocks import Array
 
-from .blocks import Array
 from .side_by_side import Outcome, Predictor, compare, render
 
 # Good parts that are neither references nor for calibration.

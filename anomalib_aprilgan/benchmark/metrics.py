@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
-from .blocks import Array, as_array, check_scores, check_truth
+from anomalib_aprilgan.detection.blocks import Array, as_array, check_scores, check_truth
+from anomalib_aprilgan.detection.region_overlap import region_overlap
+
 from .ranking import rank
-from .region_overlap import region_overlap
 
 PIXEL_COLUMNS = ("AUROC-segm", "F1-max-segm", "AP-segm")
 IMAGE_COLUMNS = ("AUROC-cls", "F1-max-cls", "AP-cls")

@@ -14,7 +14,8 @@ import numpy as np
 from skimage.measure import label, regionprops
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from .blocks import Array
+from anomalib_aprilgan.detection.blocks import Array
+
 from .metrics import paper_metrics
 from .peak_memory import peak_host_memory
 

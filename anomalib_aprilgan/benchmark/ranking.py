@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from .blocks import Array, blocks
+from anomalib_aprilgan.detection.blocks import Array, blocks
 
 Score: TypeAlias = np.floating[Any]
 # Scores a range, about: what is copied and sorted at a time.

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
 
-from .blocks import Array
+from anomalib_aprilgan.detection.blocks import Array
+
 from .metrics import paper_metrics
 from .turns import Pair, ratio_of
 from .verdicts import masks_like

@@ -11,7 +11,8 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import Callback
 from torch.nn import functional
 
-from .blocks import Array
+from anomalib_aprilgan.detection.blocks import Array
+
 from .metrics import image_metrics, paper_metrics
 
 # Of each image: its score, its label, the largest value of its map, and, if it has a mask, both whole.

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from anomalib_aprilgan.benchmark import COLUMNS, PublishedAUPRO, blocks, paper_metrics, ranking
+from anomalib_aprilgan.benchmark import COLUMNS, PublishedAUPRO, paper_metrics, ranking
 from anomalib_aprilgan.benchmark.metrics_cost import compare
 from anomalib_aprilgan.benchmark.ranking import rank
-from anomalib_aprilgan.benchmark.region_overlap import region_overlap
+from anomalib_aprilgan.detection import blocks
+from anomalib_aprilgan.detection.region_overlap import region_overlap
 
 VARIANTS = ("separated", "noisy", "ties", "offset")
 # The order of the authors' ``metric_names`` is that of the paper's columns.
