@@ -6,6 +6,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomalib_aprilgan.components.clip_config import architecture_of
+from anomalib_aprilgan.components.clip_source import known_tag
 from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.components.embedded import FOLDER, PRETRAINED, PROMPTS_FILE
 from anomalib_aprilgan.components.published_files import PublishedFile
@@ -47,9 +49,10 @@ def choose_for(*datasets: str) -> str:
 
 
 def are_published_for(backbone: str, pretrained: str | None, lengths: Sequence[int]) -> bool:
-    """Whether the published prompts belong to this CLIP and have these lengths."""
+    """Whether the published prompts belong to this CLIP, however it is spelt, and have these lengths."""
     clips = {(trained_with.backbone, trained_with.pretrained) for trained_with in PUBLISHED.values()}
-    return (backbone, pretrained) in clips and tuple(lengths) == PUBLISHED_LENGTHS
+    has_lengths = tuple(lengths) == PUBLISHED_LENGTHS
+    return has_lengths and (architecture_of(backbone), known_tag(backbone, pretrained)) in clips
 
 
 def find_prompts(prompt_weights: str | Path) -> PromptFile:

@@ -6,6 +6,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomalib_aprilgan.components.clip_config import architecture_of
+from anomalib_aprilgan.components.clip_source import known_tag
 from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.components.embedded import ADAPTERS_FILE, FOLDER, PRETRAINED
 from anomalib_aprilgan.components.published_files import PublishedFile
@@ -47,10 +49,12 @@ def published_for(
 ) -> AdapterMetadata | None:
     """What the published adapters that belong to a model say of themselves, or None if none belong to it.
 
+    The same CLIP may be spelt in several ways. Of the activation ``quick_gelu`` has the say, not the backbone's name.
+
     Raises:
         ValueError: If they belong to the model but for the activation that is asked for.
     """
-    wanted = (backbone, pretrained, tuple(layers))
+    wanted = (architecture_of(backbone), known_tag(backbone, pretrained), tuple(layers))
     offered = PUBLISHED.values()
     found = next((data for data in offered if (data.backbone, data.pretrained, data.layers) == wanted), None)
     if found is not None and quick_gelu not in {None, found.quick_gelu}:

@@ -19,7 +19,7 @@ from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, text_probability, upsample
-from anomalib_aprilgan.components.clip_source import CLIPSource
+from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
@@ -136,7 +136,8 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         """
         file.check_backbone(self.source.backbone)
         theirs, ours = file.metadata.pretrained, self.source.pretrained
-        if None not in {theirs, ours} and theirs != ours:
+        backbone = self.source.backbone
+        if None not in {theirs, ours} and known_tag(backbone, theirs) != known_tag(backbone, ours):
             msg = f"{file.path} was trained with pretrained={theirs!r}, the model uses {ours!r}: is it the same CLIP?"
             warnings.warn(msg, UserWarning, stacklevel=3)
         adapters = file.build(self.layers, self._widths(self.layers), self.clip.embed_dim)

@@ -23,6 +23,16 @@ UNSUPPORTED_KEYS = {
 PLAIN_POOLING = ("tok", "argmax")
 
 
+def architecture_of(backbone: str) -> str:
+    """One spelling of a backbone's name; paths of configs stay as they are.
+
+    Example:
+        >>> architecture_of("ViT-L/14-336"), architecture_of("ViT-L-14-336-quickgelu")
+        ('ViT-L-14-336', 'ViT-L-14-336')
+    """
+    return backbone if backbone.endswith(".json") else backbone.replace("/", "-").removesuffix("-quickgelu")
+
+
 def load_config(backbone: str) -> dict[str, Any]:
     """Read the open_clip config of a backbone.
 

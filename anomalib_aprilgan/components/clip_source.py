@@ -20,7 +20,7 @@ from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url
 from torch import nn
 from torch.nn import functional
 
-from .clip_config import load_config
+from .clip_config import architecture_of, load_config
 from .pretrained_tags import HUB_REPOSITORIES, QUICK_GELU_TAGS
 from .weights import HUB_PREFIX, WEIGHT_SUFFIXES, fetch, file_digest, load_tensors, locate, tag_key
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # How folders of the hub's cache begin; the rest is the repository, org--name.
 HUB_FOLDER = "models--"
+# Tag of OpenAI's weights.
+OPENAI = "openai"
 IMAGE_POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")
 
 
@@ -202,9 +204,7 @@ def _is_trained_with_quick_gelu(name: str, pretrained: str | None, path: Path | 
         return False
     if tag_key(name, pretrained) in QUICK_GELU_TAGS:
         return True
-    folders = [part.removeprefix(HUB_FOLDER) for part in path.parts if part.startswith(HUB_FOLDER)]
-    repository = folders[-1].replace("--", "/") if folders else pretrained.removeprefix(HUB_PREFIX)
-    if repository in quick_gelu_repositories() or file_digest(path) in get_pretrained_url(name, "openai"):
+    if _repository_of(pretrained, path) in quick_gelu_repositories() or _is_of_openai(name, path):
         return True
     if any(key.split(":")[0] == name for key in QUICK_GELU_TAGS) and pretrained.endswith(WEIGHT_SUFFIXES):
         logger.warning(
@@ -213,6 +213,41 @@ def _is_trained_with_quick_gelu(name: str, pretrained: str | None, path: Path | 
             pretrained,
         )
     return False
+
+
+def _repository_of(pretrained: str, path: Path) -> str:
+    """Repository of the hub that weights come from; the argument itself where nothing tells."""
+    folders = [part.removeprefix(HUB_FOLDER) for part in path.parts if part.startswith(HUB_FOLDER)]
+    return folders[-1].replace("--", "/") if folders else pretrained.removeprefix(HUB_PREFIX)
+
+
+def _is_of_openai(name: str, path: Path) -> bool:
+    """Whether a file is the archive that OpenAI published for an architecture."""
+    url = get_pretrained_url(name, OPENAI)
+    return bool(url) and file_digest(path) in url
+
+
+def known_tag(backbone: str, pretrained: str | None) -> str | None:
+    """One name for OpenAI's weights of a backbone, whether by tag, by their repository on the hub or as a file.
+
+    Args:
+        backbone (str): Name of an open_clip architecture, in any spelling, or path of a config.
+        pretrained (str | None): Tag, ``hf-hub:org/name``, path of a weights file, or None.
+
+    Returns:
+        str | None: ``openai`` if they are OpenAI's, else ``pretrained`` as it is.
+
+    Example:
+        >>> known_tag("ViT-L/14-336", "hf-hub:timm/vit_large_patch14_clip_336.openai"), known_tag("RN50", "cc12m")
+        ('openai', 'cc12m')
+    """
+    if pretrained is None:
+        return None
+    name, path = architecture_of(backbone), Path(pretrained).expanduser()
+    key = tag_key(name, OPENAI)
+    if tag_key(name, pretrained) == key or _repository_of(pretrained, path) == HUB_REPOSITORIES.get(key):
+        return OPENAI
+    return OPENAI if path.is_file() and _is_of_openai(name, path) else pretrained
 
 
 def quick_gelu_repositories() -> set[str]:

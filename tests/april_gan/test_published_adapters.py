@@ -24,6 +24,7 @@ from anomalib_aprilgan.april_gan.published_adapters import (
     PUBLISHED_FILES,
     choose_for,
     fetch_published,
+    published_for,
     published_path,
     trained_on_same,
 )
@@ -108,6 +109,19 @@ class TestRegistry:
             ValueError, match=r"adapters='btech' are not among the published ones. Choose mvtec or visa"
         ):
             function("btech")
+
+    @pytest.mark.parametrize(
+        ("backbone", "pretrained", "expected"),
+        [
+            ("ViT-L-14-336", "openai", True),
+            ("ViT-L/14-336", "OpenAI", True),
+            ("ViT-L-14-336-quickgelu", "hf-hub:timm/vit_large_patch14_clip_336.openai", True),
+            ("ViT-L-14", "openai", False),
+            ("ViT-L-14-336", None, False),
+        ],
+    )
+    def test_belong_to_one_clip_in_any_spelling(self, backbone, pretrained, expected):
+        assert (published_for(backbone, pretrained, [6, 12, 18, 24]) is not None) is expected
 
 
 class TestFetching:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from anomalib_aprilgan.components import clip_source
 from anomalib_aprilgan.components.clip_config import load_config
-from anomalib_aprilgan.components.clip_source import CLIPSource, resize_positions
+from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag, resize_positions
 from anomalib_aprilgan.components.pretrained_tags import QUICK_GELU_TAGS
 from anomalib_aprilgan.components.weights import tag_key
 
@@ -113,6 +113,26 @@ class TestActivation:
         monkeypatch.setattr(clip_source, "file_digest", lambda _: digest if is_own_file else "0" * 64)
         assert CLIPSource.resolve("ViT-L-14-336", str(path)).quick_gelu is is_own_file
         assert CLIPSource.resolve("ViT-L-14-336", str(path), quick_gelu=False).quick_gelu is False
+        assert known_tag("ViT-L/14-336", str(path)) == ("openai" if is_own_file else str(path))
+
+    @pytest.mark.parametrize(
+        ("backbone", "pretrained", "expected"),
+        [
+            ("ViT-L-14-336-quickgelu", "OpenAI", "openai"),
+            ("ViT-L/14-336", "hf-hub:timm/vit_large_patch14_clip_336.openai", "openai"),
+            ("ViT-L-14-336", "/hub/models--timm--vit_large_patch14_clip_336.openai/snapshots/1/model.pt", "openai"),
+            (
+                "ViT-L-14",
+                "hf-hub:timm/vit_large_patch14_clip_336.openai",
+                "hf-hub:timm/vit_large_patch14_clip_336.openai",
+            ),
+            ("ViT-B-16", "laion400m_e31", "laion400m_e31"),
+            ("ViT-B-16", "/none.pt", "/none.pt"),
+            ("ViT-B-16", None, None),
+        ],
+    )
+    def test_openai_has_one_name(self, backbone, pretrained, expected):
+        assert known_tag(backbone, pretrained) == expected
 
     def test_table_agrees_with_the_registry_where_that_says_something(self):
         recorded = {
