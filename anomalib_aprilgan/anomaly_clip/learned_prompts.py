@@ -22,7 +22,9 @@ AUTHORS_DEEP = "compound_prompts_text."
 # The authors' published files hold no metadata, so they are known by their git blob hashes
 # (github.com/zqhang/AnomalyCLIP, commit 45ed4dd, checkpoints). Each was trained on four copies of the last stage.
 PUBLISHED = {
-    blob: TrainedWith("ViT-L-14-336", "openai", quick_gelu=True, layers=(24,), image_size=518, trained_on=data)
+    blob: TrainedWith(
+        "ViT-L-14-336", "openai", quick_gelu=True, layers=(24,), image_size=518, trained_on=data, dpam_layers=19
+    )
     for blob, data in (
         ("72adc786e031b49ea288ba5f815f0d38cf158708", "mvtec"),
         ("c90f1d9d92d158b436a8fc193f984d4cec8b1fc8", "visa"),

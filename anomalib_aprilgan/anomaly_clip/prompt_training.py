@@ -7,6 +7,7 @@ Source: paper section 3.4; ``train.py`` of github.com/zqhang/AnomalyCLIP.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from anomalib_aprilgan.detection.training_runs import is_about_to_forget, with_d
 from .checkpoint import adopt, describe
 from .prompt_encoder import PromptEncoder
 from .prompt_losses import image_loss, pixel_loss
-from .torch_model import FROM_CHECKPOINT, AnomalyCLIPModel
+from .torch_model import FROM_CHECKPOINT, UNTRAINED, AnomalyCLIPModel
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
 
     Attributes:
         prompts_path (Path | None): The file written after training.
+        has_learned (bool): Whether there are prompts to test: from a file or a checkpoint, or since a training began.
 
     Raises:
         ValueError: If the torch model refuses an argument.
@@ -115,6 +117,9 @@ class AnomalyCLIPPrompts(AnomalibModule):
         if len(betas) != 2:
             msg = f"betas={betas} must be two numbers, such as [0.5, 0.999]."
             raise ValueError(msg)
+        if not isinstance(pixel_weight, (int, float)) or not 0 <= pixel_weight < math.inf:
+            msg = f"pixel_weight={pixel_weight!r} must be a finite number, 0 or positive; the paper's is 4."
+            raise ValueError(msg)
         start_from = None if start_from is None else str(start_from)
         if pre_processor is True:
             pre_processor = CLIPPreProcessor(image_size)
@@ -134,6 +139,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
         self.half_gradients = half_gradients
         self.learning_rate = learning_rate
         self.betas = (betas[0], betas[1])
+        self.has_learned = start_from not in {None, FROM_CHECKPOINT}
         self.prompts_path: Path | None = None
         self._resumed_from: str | Path | None = None
         # In a list, so that neither checkpoints nor other processes nor the trainer's precision take notice of it.
@@ -190,9 +196,23 @@ class AnomalyCLIPPrompts(AnomalibModule):
         """Read the prompts as they are now."""
         self.model.read_prompts(self.encoder)
 
-    def on_test_start(self) -> None:
-        """Read the prompts as they are now, and tell if they have seen the data under test."""
+    def on_predict_start(self) -> None:
+        """Read the prompts as they are now.
+
+        Raises:
+            RuntimeError: If nothing has been learned yet.
+        """
+        if not self.has_learned:
+            raise RuntimeError(UNTRAINED)
         self.on_validation_start()
+
+    def on_test_start(self) -> None:
+        """Read the prompts as they are now, and tell if they have seen the data under test.
+
+        Raises:
+            RuntimeError: If nothing has been learned yet.
+        """
+        self.on_predict_start()
         warn_of_leaks("prompts", self.model.trained_on, self._trainer)
 
     def on_test_epoch_end(self) -> None:
@@ -213,6 +233,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
         if not self.model.prompts.is_loaded:
             msg = f"start_from={FROM_CHECKPOINT!r} needs ckpt_path. To start anew, leave start_from out or name a file."
             raise RuntimeError(msg)
+        self.has_learned = True
         self._resumed_from = self.trainer.ckpt_path
         self.model.trained_on = with_data_of(self.model.trained_on, getattr(self.trainer, "datamodule", None))
 
@@ -241,6 +262,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
             layers=self.model.layers,
             image_size=self.model.image_size,
             trained_on=self.model.trained_on,
+            dpam_layers=self.model.dpam_layers,
         )
         self.model.prompts.save(path, trained_with)
 
@@ -267,6 +289,7 @@ class AnomalyCLIPPrompts(AnomalibModule):
             checkpoint["state_dict"] = self.state_dict()
             return
         adopt(self.model, saved)
+        self.has_learned = True
         self._encoders.clear()  # of another activation
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
 

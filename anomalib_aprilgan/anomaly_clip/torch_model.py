@@ -19,7 +19,7 @@ from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aprilgan.components.clip_source import CLIPSource
+from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.map_matrices import bilinear_matrix, gaussian_matrix
@@ -31,6 +31,10 @@ from .published_prompts import find_prompts
 
 # Value of ``prompt_weights`` for models whose prompts lie in the checkpoint that is about to be loaded.
 FROM_CHECKPOINT = "checkpoint"
+UNTRAINED = (
+    "The prompts are random and not trained yet. Train first, with anomalib train or Engine.fit, or set start_from to "
+    "a file of prompts, mvtec, visa or embedded. To judge images with prompts that are trained, use AnomalyCLIP."
+)
 # Of both softmaxes (section 3.2 of the paper; test.py).
 TEMPERATURE = 0.07
 
@@ -140,14 +144,20 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
     def use_prompts(self, file: PromptFile) -> None:
         """Take learned prompts and read them; ``trained_on`` then says on which data, if the file does.
 
+        Warns if the file says that they were trained with other weights, layers, ``dpam_layers`` or image size.
+
         Raises:
             ValueError: If backbone or shapes do not fit.
         """
         file.trained_with.check_backbone(self.source.backbone, file.path)
         theirs, ours = file.trained_with.pretrained, self.source.pretrained
-        if None not in {theirs, ours} and theirs != ours:
+        backbone = self.source.backbone
+        if None not in {theirs, ours} and known_tag(backbone, theirs) != known_tag(backbone, ours):
             msg = f"{file.path} was trained with pretrained={theirs!r}, the model uses {ours!r}: is it the same CLIP?"
             warnings.warn(msg, UserWarning, stacklevel=3)
+        file.trained_with.warn_of_settings(
+            file.path, layers=self.layers, dpam_layers=self.dpam_layers, image_size=self.image_size
+        )
         file.load_into(self.prompts)
         self.trained_on = file.trained_with.trained_on
         self.read_prompts()
@@ -219,10 +229,11 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
             ValueError: If the images do not fit or hold NaN.
         """
         if self.text_features.numel() == 0:
-            msg = (
-                f"prompt_weights={FROM_CHECKPOINT!r} needs a checkpoint to be loaded first; or pass a path of prompts."
+            waiting = (
+                f"prompt_weights={FROM_CHECKPOINT!r} needs a checkpoint to be loaded, as does start_from; or pass "
+                "a path of prompts."
             )
-            raise RuntimeError(msg)
+            raise RuntimeError(UNTRAINED if self.prompts.is_loaded else waiting)
         pooled, patches = self.encode(images)
         # Half precision, which a trainer may have switched on, would move cosines by more than the maps' differences.
         with torch.autocast(images.device.type, enabled=False):

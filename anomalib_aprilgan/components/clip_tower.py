@@ -215,6 +215,9 @@ def check_layers(layers: Sequence[int], number: int, name: str = "layers") -> tu
     Raises:
         ValueError: Otherwise; the authors' code drops such layers silently.
     """
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        msg = f"{name}={layers!r} must be a list of integers such as [6, 12, 18, 24]."
+        raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - as for every other value of layers
     chosen = tuple(layers)
     valid = all(isinstance(layer, int) and 1 <= layer <= number for layer in chosen)
     if not chosen or not valid or list(chosen) != sorted(set(chosen)):

@@ -52,8 +52,8 @@ def gaussian_matrix(size: int, sigma: float) -> torch.Tensor:
         >>> gaussian_matrix(3, 0.5).round(decimals=3)[0].tolist()
         [0.893, 0.107, 0.0]
     """
-    if not 0 <= sigma < math.inf:
-        msg = f"sigma={sigma} must be 0 (no smoothing) or positive: pixels of standard deviation."
+    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 <= sigma < math.inf:
+        msg = f"sigma={sigma!r} must be 0 (no smoothing) or positive: pixels of standard deviation."
         raise ValueError(msg)
     if sigma == 0:
         return torch.eye(size, dtype=torch.float64)

@@ -4,6 +4,7 @@
 """Files of small trained parts, such as prompts: safetensors that say which frozen CLIP they belong to."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from .cache import write_atomically
+from .clip_config import architecture_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class TrainedWith:
         layers (tuple[int, ...] | None): Stages, 1-based.
         image_size (int | None): Side in pixels.
         trained_on (str | None): Data.
+        dpam_layers (int | None): How many of the last blocks had value-value attention; adapters know none.
     """
 
     backbone: str | None = None
@@ -35,6 +38,7 @@ class TrainedWith:
     layers: tuple[int, ...] | None = None
     image_size: int | None = None
     trained_on: str | None = None
+    dpam_layers: int | None = None
 
     def check_backbone(self, backbone: str, path: Path) -> None:
         """Refuse parts of another architecture, whose shapes may fit by chance.
@@ -45,9 +49,28 @@ class TrainedWith:
         theirs = self.backbone
         if theirs is None or ".json" in {Path(theirs).suffix, Path(backbone).suffix}:
             return  # the name of a config file says nothing about what is in it
-        if theirs.replace("/", "-") != backbone.replace("/", "-"):
+        if architecture_of(theirs) != architecture_of(backbone):  # of the activation, ``quick_gelu`` has the say
             msg = f"{path} was trained with backbone {theirs!r}, the model uses {backbone!r}."
             raise ValueError(msg)
+
+    def warn_of_settings(self, path: Path, **ours: object) -> None:
+        """Warn if a part is used with other settings than it was trained with; what its file does not say may be any.
+
+        Args:
+            path (Path): Its file.
+            **ours (object): What the model uses, by the names of the attributes.
+        """
+        compared = ((name, getattr(self, name), value) for name, value in ours.items())
+        others = [(name, theirs, value) for name, theirs, value in compared if theirs not in {None, value}]
+        if others:
+            trained = ", ".join(f"{name}={_plain(theirs)}" for name, theirs, _ in others)
+            used = ", ".join(f"{name}={_plain(value)}" for name, _, value in others)
+            msg = f"{path} was trained with {trained}, the model uses {used}: its verdicts may be worse."
+            warnings.warn(msg, UserWarning, stacklevel=4)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def write_trained(path: str | Path, tensors: Mapping[str, torch.Tensor], trained_with: TrainedWith) -> None:

@@ -4,11 +4,13 @@
 """The torch model: what it says, what it refuses, and what it warns of."""
 
 import inspect
+import warnings
 
 import pytest
 import torch
 
 from anomalib_aprilgan.anomaly_clip import AnomalyCLIPModel
+from anomalib_aprilgan.components import embedded
 from anomalib_aprilgan.components.trained_file import TrainedWith
 
 pytestmark = pytest.mark.filterwarnings("ignore:No prompt_weights")
@@ -118,6 +120,8 @@ class TestArguments:
             ({"dpam_layers": 5}, "dpam_layers=5 must be .* 0 to 4 for this backbone"),
             ({"precision": "int8"}, "precision='int8' is unknown"),
             ({"sigma": float("nan")}, "sigma=nan must be 0"),
+            ({"sigma": "x"}, "sigma='x' must be 0"),
+            ({"layers": 4}, r"layers=4 must be a list of integers such as \[6"),
             ({"deep_prompt_length": 9}, "deep_prompt_length=9 must not exceed prompt_length=4"),
         ],
     )
@@ -154,6 +158,27 @@ class TestPromptFiles:
         images = torch.randn(1, 3, 56, 56)
         torch.testing.assert_close(other(images).anomaly_map, model(images).anomaly_map)
         assert other.trained_on == "Visa/candle"
+
+    def test_other_settings_are_told(self, written, small_arguments):
+        path = written(layers=(4,), dpam_layers=2, image_size=70, trained_on="Visa/candle")
+        expected = (
+            r"prompts\.safetensors was trained with layers=\[4\], dpam_layers=2, image_size=70, "
+            r"the model uses layers=\[2, 4\], dpam_layers=3, image_size=56"
+        )
+        with pytest.warns(UserWarning, match=expected):
+            AnomalyCLIPModel(**small_arguments, prompt_weights=path)
+
+    @pytest.mark.parametrize("said", [{}, {"layers": (2, 4), "dpam_layers": 3, "image_size": 56}, {"layers": (2, 4)}])
+    def test_same_settings_or_none_are_silent(self, written, small_arguments, said):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            AnomalyCLIPModel(**small_arguments, prompt_weights=written(**said))
+
+    def test_bundled_prompts_are_silent(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            settings = embedded.EMBEDDED_PROMPTS
+            AnomalyCLIPModel(embedded.BACKBONE, embedded.PRETRAINED, *settings, prompt_weights="embedded")
 
     def test_activation(self, written, small_arguments):
         assert AnomalyCLIPModel(**small_arguments, prompt_weights=written(quick_gelu=True)).source.quick_gelu

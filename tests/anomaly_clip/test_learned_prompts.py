@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from open_clip.pretrained import get_pretrained_url
 from safetensors.torch import save_file
 
 from anomalib_aprilgan.anomaly_clip import learned_prompts, published_prompts
 from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts, read_prompts
 from anomalib_aprilgan.anomaly_clip.prompt_encoder import PromptEncoder
 from anomalib_aprilgan.anomaly_clip.published_prompts import are_published_for, choose_for, find_prompts
+from anomalib_aprilgan.components import clip_source
 from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.download import git_blob_hash
 from anomalib_aprilgan.components.trained_file import TrainedWith
@@ -153,6 +155,11 @@ class TestPublished:
         file = find_prompts("mvtec")
         assert file.trained_with.trained_on == "mvtec"
         assert file.trained_with.quick_gelu
+        assert (file.trained_with.layers, file.trained_with.dpam_layers, file.trained_with.image_size) == (
+            (24,),
+            19,
+            518,
+        )
 
     def test_addresses(self):
         addresses = {name: f"{file.folder}/{file.path}" for name, file in published_prompts.PUBLISHED_FILES.items()}
@@ -175,6 +182,10 @@ class TestPublished:
         ("backbone", "pretrained", "lengths", "expected"),
         [
             ("ViT-L-14-336", "openai", (12, 4, 9), True),
+            ("ViT-L/14-336", "openai", (12, 4, 9), True),
+            ("ViT-L-14-336-quickgelu", "openai", (12, 4, 9), True),
+            ("ViT-L-14-336", "hf-hub:timm/vit_large_patch14_clip_336.openai", (12, 4, 9), True),
+            ("ViT-L-14-336", "/of/somebody/else.pt", (12, 4, 9), False),
             ("ViT-L-14-336", "openai", (8, 4, 9), False),
             ("ViT-L-14-336", None, (12, 4, 9), False),
             ("ViT-B-16", "openai", (12, 4, 9), False),
@@ -182,6 +193,14 @@ class TestPublished:
     )
     def test_belong_to_one_clip_and_one_length(self, backbone, pretrained, lengths, expected):
         assert are_published_for(backbone, pretrained, lengths) is expected
+
+    @pytest.mark.parametrize("is_own_file", [True, False])
+    def test_file_of_openai_is_known_by_its_digest(self, is_own_file, monkeypatch, tmp_path):
+        path = tmp_path / "ViT-L-14-336px.pt"
+        path.touch()
+        digest = get_pretrained_url("ViT-L-14-336", "openai").split("/")[-2]
+        monkeypatch.setattr(clip_source, "file_digest", lambda _: digest if is_own_file else "0" * 64)
+        assert are_published_for("ViT-L-14-336", str(path), (12, 4, 9)) is is_own_file
 
 
 class TestEncoder:

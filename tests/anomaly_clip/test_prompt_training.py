@@ -136,6 +136,21 @@ class TestStep:
         losses = [model.training_step(batch, 0).item() for model in models]
         assert losses[2] - losses[0] == pytest.approx(4 * (losses[1] - losses[0]), rel=1e-5)
 
+    @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "heavy", None])
+    def test_weight_that_cannot_be(self, arguments, value):
+        with pytest.raises(ValueError, match=rf"pixel_weight={value!r} must be a finite number, 0 or positive"):
+            AnomalyCLIPPrompts(pixel_weight=value, **arguments)
+
+    def test_untrained_prompts_judge_nothing(self, arguments, mvtec_root, engine):
+        expected = "The prompts are random and not trained yet. Train first, .* or set start_from"
+        model = AnomalyCLIPPrompts(**arguments)
+        with pytest.raises(RuntimeError, match=expected):
+            model(torch.rand(1, 3, 56, 56))
+        with pytest.raises(RuntimeError, match=expected):
+            engine().test(model, datamodule=auxiliary(mvtec_root))
+        with pytest.raises(RuntimeError, match=expected):
+            engine().predict(model, data_path=mvtec_root / "carpet" / "test" / "bad")
+
     def test_autocast_does_not_matter(self, arguments, start):
         model, batch = AnomalyCLIPPrompts(start_from=start, **arguments), self.batch()
         with torch.autocast("cpu", torch.bfloat16):

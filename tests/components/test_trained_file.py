@@ -48,7 +48,14 @@ def test_other_backbone_is_refused():
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [(None, "RN50"), ("ViT-L/14", "ViT-L-14"), ("a.json", "b.json"), ("ViT-B-16", "b.json")],
+    [
+        (None, "RN50"),
+        ("ViT-L/14", "ViT-L-14"),
+        ("ViT-L-14", "ViT-L-14-quickgelu"),
+        ("ViT-L-14-quickgelu", "ViT-L/14"),
+        ("a.json", "b.json"),
+        ("ViT-B-16", "b.json"),
+    ],
 )
 def test_backbones_that_may_be_the_same_are_not_refused(theirs, ours):
     TrainedWith(theirs).check_backbone(ours, Path("part"))
