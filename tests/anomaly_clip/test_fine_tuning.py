@@ -13,6 +13,9 @@ import pytest
 import torch
 import yaml
 from anomalib.cli import AnomalibCLI
+from anomalib.data import ImageBatch
+from anomalib.engine import Engine
+from anomalib.metrics import create_anomalib_metric
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
@@ -23,6 +26,7 @@ from anomalib_aprilgan.anomaly_clip.fine_tuning import fine_tune, main
 from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs, read_plan
 from anomalib_aprilgan.components.trained_file import TrainedWith
+from anomalib_aprilgan.detection.region_overlap import PublishedAUPRO
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -87,9 +91,19 @@ def test_rows_are_of_the_prompts_that_they_name(overrides, folders):
     new = newest_run(folders) / "prompts.safetensors"
     for path, row in zip((folders / "start.safetensors", new), cells, strict=True):
         cli = AnomalibCLI(["train", *overrides, "--model.start_from", str(path)], run=False)
+        fields = ["anomaly_map", "gt_mask"]
+        cli.model.evaluator.test_metrics.append(create_anomalib_metric(PublishedAUPRO)(fields, "pixel_"))
         found = cli.engine.test(cli.model, datamodule=cli.datamodule)[0]
-        names = ("pixel_AUROC", "pixel_AUPRO", "pixel_AveragePrecision")
+        names = ("pixel_AUROC", "pixel_PublishedAUPRO", "pixel_AveragePrecision")
         assert row == pytest.approx([100 * found[name] for name in names], abs=0.051)
+
+
+def test_aupro_without_anomalous_pixels_is_told_and_costs_no_table(caplog):
+    metric = fine_tuning.PublishedAUPRO(["anomaly_map", "gt_mask"], "pixel_", strict=False)
+    maps, masks = torch.rand(1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool)
+    metric.update(ImageBatch(image=torch.zeros(1, 3, 8, 8), anomaly_map=maps, gt_mask=masks))
+    assert metric.compute().isnan()
+    assert "AUPRO as published is undefined: All 64 values of masks are normal" in caplog.text
 
 
 def test_every_run_has_a_folder_of_its_own(overrides, folders):
@@ -187,7 +201,40 @@ def test_processes_print_one_table_that_tells_of_images_counted_twice(overrides,
     assert not capsys.readouterr().out
 
 
-def test_other_models_and_data_are_refused(overrides):
+def test_start_from_random_prompts(overrides):
+    rows = fine_tune([*overrides, "--model.start_from", "null"]).splitlines()[4:6]
+    before, after = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
+    assert (before[0], after[0]) == ("before (random prompts)", "after")
+    assert before[1:4] != after[1:4]
+
+
+def test_start_from_a_checkpoint_that_brings_nothing_before(overrides, tmp_path):
+    with pytest.raises(ValueError, match=r"start_from='checkpoint' brings no prompts .* Set start_from to a file"):
+        fine_tune([*overrides, "--model.start_from", "checkpoint"])
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
+
+
+def test_prompts_are_not_lost_if_the_test_fails(overrides, monkeypatch, folders):
+    def fail(*_arguments: object, **_options: object) -> None:
+        msg = "disk full"
+        raise OSError(msg)
+
+    monkeypatch.setattr(Engine, "test", fail)
+    with pytest.raises(RuntimeError, match=r"trained and lie in .*prompts\.safetensors, but .*: disk full") as caught:
+        main(overrides)
+    path = newest_run(folders) / "prompts.safetensors"
+    assert path.is_file()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_other_models_are_refused(overrides, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tuning, "AnomalyCLIPPrompts", AnomalyCLIP)
+        with pytest.raises(ValueError, match=r"The model is AnomalyCLIPPrompts: .* Set model.class_path"):
+            fine_tune(overrides)
+
+
+def test_other_data_are_refused(overrides):
     with pytest.raises(ValueError, match="The data must be AuxiliaryData with validation"):
         fine_tune([*overrides, "--data.validation", "[]"])
 
