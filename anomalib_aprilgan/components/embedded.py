@@ -82,7 +82,7 @@ class PromptSettings(NamedTuple):
 
 PAPER = RunSettings("openai", 518, (6, 12, 18, 24))
 EMBEDDED = RunSettings(PRETRAINED, IMAGE_SIZE, LAYERS)
-# Of AnomalyCLIP's paper, section 4.1; ours were chosen by cross-validation among the categories that they train on.
+# Of AnomalyCLIP's paper, section 4.1; ours suit the embedded CLIP's 6 blocks.
 PAPER_PROMPTS = PromptSettings(518, (24,), 19, 12, 4, 9)
 EMBEDDED_PROMPTS = PromptSettings(IMAGE_SIZE, (5, 6), 3, 12, 4, 3)
 
