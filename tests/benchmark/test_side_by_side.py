@@ -95,7 +95,7 @@ def test_exports_of_all_categories_come_into_one_table(tmp_path, monkeypatch, ca
         return {"PyTorch fp32": exports.in_torch(model.eval())}
 
     def few_products(category, image_size, seed, calibration_images, root):
-        assert (image_size, seed, calibration_images) == (128, 0, 64)
+        assert (image_size, seed, calibration_images) == (144, 0, 64)
         data = RenderedProducts(category, root, image_size, 4, 2, 2)
         data.prepare_data()
         data.setup()
@@ -135,5 +135,5 @@ def test_coresets_stand_beside_whole_banks(tmp_path, monkeypatch):
     whole, part = table.splitlines()[2:]
     assert "| 1 | " in whole
     assert "| 0.25 | " in part
-    assert banks[:2] == [2 * 256, 2 * 64]
+    assert banks[:2] == [2 * 324, 2 * 81]
     assert np.isclose(float(whole.split("|")[5]), 0.0)
