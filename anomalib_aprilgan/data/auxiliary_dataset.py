@@ -18,10 +18,9 @@ from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
 from anomalib.data.utils.label import LabelName
 from numpy.typing import NDArray
 from pandas import DataFrame
-from PIL import Image
 
 from .auxiliary_batch import AuxiliaryBatch, AuxiliaryItem
-from .image_files import SIXTEEN_BIT_MODES, UNDECODABLE, UnreadableImageError, read_squashed
+from .image_files import SIXTEEN_BIT_MODES, open_image, read_squashed
 from .pillow_resize import resize_mask
 
 SYNTHETIC_PROBABILITY = 0.5
@@ -160,14 +159,10 @@ def read_mask(paths: Sequence[str | Path]) -> NDArray[np.bool_]:
 
 
 def _read_mask_file(path: str | Path) -> NDArray[np.bool_]:
-    try:
-        with Image.open(path) as image:
-            # Other modes may hold colours or an opaque alpha channel; these would lose small values when converted.
-            is_plain = image.mode in SIXTEEN_BIT_MODES or image.mode == "F"
-            return np.array(image if is_plain else image.convert("L")) > 0
-    except UNDECODABLE as error:
-        msg = f"{path} cannot be read as a mask: {error}. Replace or remove it."
-        raise UnreadableImageError(msg) from error
+    with open_image(path, "a mask") as image:
+        # Other modes may hold colours or an opaque alpha channel; these would lose small values when converted.
+        is_plain = image.mode in SIXTEEN_BIT_MODES or image.mode == "F"
+        return np.array(image if is_plain else image.convert("L")) > 0
 
 
 def add_anomaly(image: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

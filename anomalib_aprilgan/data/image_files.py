@@ -4,7 +4,8 @@
 """Image files as they come from cameras: 16-bit and float images, transparent ones, and files that cannot be read."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,25 @@ class UnreadableImageError(OSError):
     """Some image files cannot be decoded; the message names them."""
 
 
+@contextmanager
+def open_image(path: str | Path, kind: str = "an image") -> Generator[Image.Image, None, None]:
+    """An image file, open; what cannot be decoded while it is open is told with its name.
+
+    Args:
+        path (str | Path): Image of any mode and size.
+        kind (str): What it is to be, for the error.
+
+    Raises:
+        UnreadableImageError: If the file is missing, empty, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UNDECODABLE as error:
+        msg = f"{path} cannot be read as {kind}: {error}. Replace or remove it."
+        raise UnreadableImageError(msg) from error
+
+
 def read_image(path: str | Path) -> torch.Tensor:
     """Read an image file as RGB.
 
@@ -52,11 +72,8 @@ def read_image(path: str | Path) -> torch.Tensor:
         UnreadableImageError: If the file is missing, empty, truncated or no image.
         ValueError: If its values have no known range: floats, or integers beyond 0 to 65535.
     """
-    try:
-        return _decode(path)
-    except UNDECODABLE as error:
-        msg = f"{path} cannot be read as an image: {error}. Replace or remove it."
-        raise UnreadableImageError(msg) from error
+    with open_image(path) as image:
+        return _decode(image, path)
 
 
 def read_squashed(path: str | Path, size: tuple[int, int]) -> torch.Tensor:
@@ -76,15 +93,11 @@ def read_squashed(path: str | Path, size: tuple[int, int]) -> torch.Tensor:
         UnreadableImageError: As ``read_image``.
         ValueError: As ``read_image``.
     """
-    if not has_alpha(path):
-        return resize_image(read_image(path), size)
-    try:
-        with Image.open(path) as image:
-            resized = image.resize(size[::-1], Image.Resampling.BICUBIC)
-    except UNDECODABLE as error:
-        msg = f"{path} cannot be read as an image: {error}. Replace or remove it."
-        raise UnreadableImageError(msg) from error
-    return _in_unit_range(resized)
+    with open_image(path) as image:
+        if _may_have_alpha(path) and image.mode in ALPHA_MODES:
+            return _in_unit_range(image.resize(size[::-1], Image.Resampling.BICUBIC))
+        values = _decode(image, path)
+    return resize_image(values, size)
 
 
 def _in_unit_range(image: Image.Image) -> torch.Tensor:
@@ -92,14 +105,13 @@ def _in_unit_range(image: Image.Image) -> torch.Tensor:
     return values.float() / 255
 
 
-def _decode(path: str | Path) -> torch.Tensor:
-    with Image.open(path) as image:
-        if image.mode == "F":
-            msg = f"{path} holds floating point numbers of unknown range. Save it with 8 or 16 bits a channel."
-            raise ValueError(msg)
-        if image.mode not in SIXTEEN_BIT_MODES:
-            return _in_unit_range(image)
-        values = torch.from_numpy(np.array(image.convert("I")))[None].float()  # (1, H, W)
+def _decode(image: Image.Image, path: str | Path) -> torch.Tensor:
+    if image.mode == "F":
+        msg = f"{path} holds floating point numbers of unknown range. Save it with 8 or 16 bits a channel."
+        raise ValueError(msg)
+    if image.mode not in SIXTEEN_BIT_MODES:
+        return _in_unit_range(image)
+    values = torch.from_numpy(np.array(image.convert("I")))[None].float()  # (1, H, W)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > MAX_16_BIT:
         msg = (
@@ -128,7 +140,11 @@ def needs_own_reader(path: str | Path) -> bool:
 
 def has_alpha(path: str | Path) -> bool:
     """Whether a file has an alpha channel beside grey or colours."""
-    return Path(path).suffix.lower() not in OPAQUE_SUFFIXES and _mode_of(path) in ALPHA_MODES
+    return _may_have_alpha(path) and _mode_of(path) in ALPHA_MODES
+
+
+def _may_have_alpha(path: str | Path) -> bool:
+    return Path(path).suffix.lower() not in OPAQUE_SUFFIXES
 
 
 def _mode_of(path: str | Path) -> str | None:

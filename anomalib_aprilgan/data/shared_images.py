@@ -8,9 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image
-
-from .image_files import UNDECODABLE, UnreadableImageError, read_image
+from .image_files import open_image, read_image
 
 MAX_REPORTED = 3
 
@@ -70,12 +68,8 @@ def shared_images(training: Iterable[str | Path], testing: Iterable[str | Path])
 
 def _size_of(path: Path) -> tuple[int, int]:
     """Width and height, from the header alone."""
-    try:
-        with Image.open(path) as image:
-            return image.width, image.height
-    except UNDECODABLE as error:
-        msg = f"{path} cannot be read as an image: {error}. Replace or remove it."
-        raise UnreadableImageError(msg) from error
+    with open_image(path) as image:
+        return image.width, image.height
 
 
 def _digest(path: Path) -> bytes:
