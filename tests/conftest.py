@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 from golden.weight_rule import golden_tensor
+from open_clip.pretrained import get_pretrained_url
 from safetensors.torch import save_file
+
+from anomalib_aprilgan.components import clip_source
 
 GOLDEN = Path(__file__).parent / "golden"
 # Settings under which the golden arrays were made; ``image_size`` and the layers lie in the arrays, too.
@@ -50,6 +53,20 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ANOMALIB_APRILGAN_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], Path]:
+    """A file that counts as OpenAI's ViT-L-14-336, by its digest, or as somebody else's."""
+
+    def write(is_openais: bool) -> Path:
+        path = tmp_path / "renamed.pt"
+        path.touch()
+        digest = get_pretrained_url("ViT-L-14-336", "openai").split("/")[-2]
+        monkeypatch.setattr(clip_source, "file_digest", lambda _: digest if is_openais else "0" * 64)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

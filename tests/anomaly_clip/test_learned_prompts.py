@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from open_clip.pretrained import get_pretrained_url
 from safetensors.torch import save_file
 
 from anomalib_aprilgan.anomaly_clip import learned_prompts, published_prompts
 from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts, read_prompts
 from anomalib_aprilgan.anomaly_clip.prompt_encoder import PromptEncoder
 from anomalib_aprilgan.anomaly_clip.published_prompts import are_published_for, choose_for, find_prompts
-from anomalib_aprilgan.components import clip_source
 from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.download import git_blob_hash
 from anomalib_aprilgan.components.trained_file import TrainedWith
@@ -195,12 +193,8 @@ class TestPublished:
         assert are_published_for(backbone, pretrained, lengths) is expected
 
     @pytest.mark.parametrize("is_own_file", [True, False])
-    def test_file_of_openai_is_known_by_its_digest(self, is_own_file, monkeypatch, tmp_path):
-        path = tmp_path / "ViT-L-14-336px.pt"
-        path.touch()
-        digest = get_pretrained_url("ViT-L-14-336", "openai").split("/")[-2]
-        monkeypatch.setattr(clip_source, "file_digest", lambda _: digest if is_own_file else "0" * 64)
-        assert are_published_for("ViT-L-14-336", str(path), (12, 4, 9)) is is_own_file
+    def test_file_of_openai_is_known_by_its_digest(self, is_own_file, weights_file):
+        assert are_published_for("ViT-L-14-336", str(weights_file(is_own_file)), (12, 4, 9)) is is_own_file
 
 
 class TestEncoder:

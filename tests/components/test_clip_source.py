@@ -13,7 +13,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url, list_pretrained
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 from torch.nn import functional
 
 from anomalib_aprilgan.components import clip_source
@@ -106,11 +106,8 @@ class TestActivation:
             CLIPSource.resolve(tiny_backbone, None, argument, not argument)
 
     @pytest.mark.parametrize("is_own_file", [True, False])
-    def test_file_of_openai_is_known_by_its_digest(self, monkeypatch, tmp_path, is_own_file):
-        path = tmp_path / "renamed.pt"
-        path.touch()
-        digest = get_pretrained_url("ViT-L-14-336", "openai").split("/")[-2]
-        monkeypatch.setattr(clip_source, "file_digest", lambda _: digest if is_own_file else "0" * 64)
+    def test_file_of_openai_is_known_by_its_digest(self, weights_file, is_own_file):
+        path = weights_file(is_own_file)
         assert CLIPSource.resolve("ViT-L-14-336", str(path)).quick_gelu is is_own_file
         assert CLIPSource.resolve("ViT-L-14-336", str(path), quick_gelu=False).quick_gelu is False
         assert known_tag("ViT-L/14-336", str(path)) == ("openai" if is_own_file else str(path))
