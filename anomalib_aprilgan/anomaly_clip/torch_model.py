@@ -19,7 +19,7 @@ from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag
+from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.map_matrices import bilinear_matrix, gaussian_matrix
@@ -150,11 +150,7 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
             ValueError: If backbone or shapes do not fit.
         """
         file.trained_with.check_backbone(self.source.backbone, file.path)
-        theirs, ours = file.trained_with.pretrained, self.source.pretrained
-        backbone = self.source.backbone
-        if None not in {theirs, ours} and known_tag(backbone, theirs) != known_tag(backbone, ours):
-            msg = f"{file.path} was trained with pretrained={theirs!r}, the model uses {ours!r}: is it the same CLIP?"
-            warnings.warn(msg, UserWarning, stacklevel=3)
+        file.trained_with.warn_of_weights(file.path, self.source.backbone, self.source.pretrained)
         file.trained_with.warn_of_settings(
             file.path, layers=self.layers, dpam_layers=self.dpam_layers, image_size=self.image_size
         )

@@ -19,7 +19,7 @@ from anomalib.models.components import DynamicBufferMixin
 from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, text_probability, upsample
-from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag
+from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
@@ -135,11 +135,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             ValueError: If backbone, stages or shapes do not fit.
         """
         file.check_backbone(self.source.backbone)
-        theirs, ours = file.metadata.pretrained, self.source.pretrained
-        backbone = self.source.backbone
-        if None not in {theirs, ours} and known_tag(backbone, theirs) != known_tag(backbone, ours):
-            msg = f"{file.path} was trained with pretrained={theirs!r}, the model uses {ours!r}: is it the same CLIP?"
-            warnings.warn(msg, UserWarning, stacklevel=3)
+        file.metadata.warn_of_weights(file.path, self.source.backbone, self.source.pretrained)
         adapters = file.build(self.layers, self._widths(self.layers), self.clip.embed_dim)
         self.adapters = adapters.to(self.text_features.device)
         self.trained_on = file.metadata.trained_on

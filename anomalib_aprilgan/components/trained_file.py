@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from .cache import write_atomically
 from .clip_config import architecture_of
+from .clip_source import known_tag
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ class TrainedWith:
         if architecture_of(theirs) != architecture_of(backbone):  # of the activation, ``quick_gelu`` has the say
             msg = f"{path} was trained with backbone {theirs!r}, the model uses {backbone!r}."
             raise ValueError(msg)
+
+    def warn_of_weights(self, path: Path, backbone: str, pretrained: str | None) -> None:
+        """Warn if a part was trained with other weights of the CLIP, as far as both sides say.
+
+        Args:
+            path (Path): Its file.
+            backbone (str): Architecture of the model.
+            pretrained (str | None): Weights of the model.
+        """
+        theirs = self.pretrained
+        if None not in {theirs, pretrained} and known_tag(backbone, theirs) != known_tag(backbone, pretrained):
+            msg = f"{path} was trained with pretrained={theirs!r}, the model uses {pretrained!r}: is it the same CLIP?"
+            warnings.warn(msg, UserWarning, stacklevel=4)
 
     def warn_of_settings(self, path: Path, **ours: object) -> None:
         """Warn if a part is used with other settings than it was trained with; what its file does not say may be any.
