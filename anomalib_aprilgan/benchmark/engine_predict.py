@@ -3,11 +3,9 @@
 
 """``Engine.predict`` as something that can be timed."""
 
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from anomalib_aprilgan import AprilGAN, AprilGANModel
 from anomalib_aprilgan.demo.rendering import render
+
+from .turns import now
 
 # Of photographs, as a multiple of the model's side: they must be resized.
 PHOTO_SCALE = 2
@@ -37,7 +37,7 @@ class EnginePredict(Callback):
     def __init__(self, module: AprilGAN, model: AprilGANModel, batch_size: int, batches: int, device: str) -> None:
         super().__init__()
         module.model, module.class_name = model, model.class_name
-        self.module, self.batch_size, self.batches = module, batch_size, batches
+        self.module, self.batch_size, self.batches, self.device = module, batch_size, batches, device
         self.folder = TemporaryDirectory()
         _draw_photographs(Path(self.folder.name), (batches + 1) * batch_size, PHOTO_SCALE * model.image_size)
         self.engine = Engine(
@@ -62,17 +62,12 @@ class EnginePredict(Callback):
         """Start the clock when the first batch is done, before the second is read."""
         del trainer, pl_module, outputs, batch, dataloader_idx
         if batch_idx == 0:
-            self.start = self._now()
+            self.start = now(self.device)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock after the last verdict."""
         del trainer, pl_module
-        self.end = self._now()
-
-    def _now(self) -> float:
-        if self.module.device.type == "cuda":
-            torch.cuda.synchronize()  # what was asked for must have been done
-        return time.perf_counter()
+        self.end = now(self.device)
 
     def seconds(self) -> float:
         """Seconds a batch."""

@@ -36,15 +36,20 @@ class Ratio(NamedTuple):
     high: float
 
 
+def now(device: str) -> float:
+    """Seconds of a clock, once a device has done what was asked of it."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def timed(work: Callable[[], object], device: str = "cpu") -> Timer:
     """A timer of a work on a device."""
 
     def run() -> float:
         start = time.perf_counter()
         work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return now(device) - start
 
     return run
 
