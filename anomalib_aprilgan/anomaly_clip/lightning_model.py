@@ -22,7 +22,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from anomalib_aprilgan.components.embedded import AUTO, embedded_prompts, prompt_settings_of, settings_of
-from anomalib_aprilgan.data.image_files import ImageFileGuard
+from anomalib_aprilgan.data.image_guard import ImageFileGuard
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps
 from anomalib_aprilgan.detection.export import SelfDescribingExport

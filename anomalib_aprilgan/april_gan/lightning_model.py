@@ -19,7 +19,7 @@ from torch import nn
 
 from anomalib_aprilgan.components.embedded import AUTO, embedded_adapters, settings_of
 from anomalib_aprilgan.components.prompts import PromptEnsemble
-from anomalib_aprilgan.data.image_files import ImageFileGuard
+from anomalib_aprilgan.data.image_guard import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps

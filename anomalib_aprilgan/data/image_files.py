@@ -4,19 +4,16 @@
 """Image files as they come from cameras: 16-bit and float images, transparent ones, and files that cannot be read."""
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from anomalib.data import ImageBatch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from .auxiliary_batch import AuxiliaryBatch
 from .pillow_resize import resize_image
 
 logger = logging.getLogger(__name__)
@@ -26,7 +23,6 @@ EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".bmp", ".webp", ".gif"})
 OPAQUE_SUFFIXES = frozenset({".jpg", ".jpeg"})
 ALPHA_MODES = frozenset({"RGBA", "LA"})
 SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
-HALF_A_LEVEL = 0.5 / 255
 MAX_16_BIT = 65535
 MAX_12_BIT = 4095
 MAX_REPORTED = 10
@@ -135,25 +131,38 @@ def _warn_of_dark_images(folder: str) -> None:
 
 def needs_own_reader(path: str | Path) -> bool:
     """Whether anomalib's reader would clip the values of a file (16-bit or float)."""
-    return Path(path).suffix.lower() not in EIGHT_BIT_SUFFIXES and _mode_of(path) in SIXTEEN_BIT_MODES | {"F"}
+    return Path(path).suffix.lower() not in EIGHT_BIT_SUFFIXES and _has_mode(path, SIXTEEN_BIT_MODES | {"F"})
 
 
 def has_alpha(path: str | Path) -> bool:
     """Whether a file has an alpha channel beside grey or colours."""
-    return _may_have_alpha(path) and _mode_of(path) in ALPHA_MODES
+    return _may_have_alpha(path) and _has_mode(path, ALPHA_MODES)
 
 
 def _may_have_alpha(path: str | Path) -> bool:
     return Path(path).suffix.lower() not in OPAQUE_SUFFIXES
 
 
-def _mode_of(path: str | Path) -> str | None:
+class Header(NamedTuple):
+    """What a file says of its image before any pixel: Pillow's mode, and height and width."""
+
+    mode: str
+    size: tuple[int, int]
+
+
+def read_header(path: str | Path) -> Header | None:
+    """The header of an image file; None where there is none to read: in memory only, or gone since."""
     try:
         with Image.open(path) as image:
-            mode: str | None = image.mode
+            header = Header(image.mode, (image.height, image.width))
     except UNDECODABLE:
-        mode = None  # in memory only, or gone since
-    return mode
+        return None
+    return header
+
+
+def _has_mode(path: str | Path, modes: frozenset[str]) -> bool:
+    header = read_header(path)
+    return header is not None and header.mode in modes
 
 
 def find_unreadable(paths: Iterable[str | Path]) -> list[str]:
@@ -168,143 +177,3 @@ def find_unreadable(paths: Iterable[str | Path]) -> list[str]:
         if len(unreadable) == MAX_REPORTED:
             break
     return unreadable
-
-
-class ImageFileGuard(Callback):
-    """Keeps bad image files from passing silently or failing namelessly.
-
-    Before each batch, images that anomalib has clipped, scaled to the size of others in the batch, or stripped of their
-    alpha channel, are read anew; it must come before the pre-processor. When a run fails on a file, the error names
-    the files that cannot be read.
-
-    Args:
-        image_size (int): Side S in pixels of the model's input.
-        squashes (bool): Whether the pre-processor squashes images to S x S; then they may come to it like that.
-    """
-
-    def __init__(self, image_size: int, *, squashes: bool) -> None:
-        super().__init__()
-        self.size = (image_size, image_size)
-        self.squashes = squashes
-
-    def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Read those images of a batch anew that are not what is in their files."""
-        del trainer, batch_idx, dataloader_idx
-        # Auxiliary images have been read rightly, and perhaps changed since.
-        if batch.image is not None and not isinstance(batch, AuxiliaryBatch):
-            paths = batch.image_path or []
-            if self.squashes and were_scaled(batch.image, paths, self.size):
-                batch.image = torch.stack([read_squashed(path, self.size) for path in paths])
-                batch.image = batch.image.to(pl_module.device)
-            else:
-                batch.image = unclipped_images(batch.image, paths)
-                if self.squashes:
-                    batch.image = squash_transparent(batch.image, paths, self.size)
-
-    on_validation_batch_start = on_predict_batch_start
-    on_test_batch_start = on_predict_batch_start
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Name the files that a failed run could not read.
-
-        Raises:
-            UnreadableImageError: If there are any.
-        """
-        del pl_module
-        if not isinstance(exception, UNDECODABLE) or isinstance(exception, UnreadableImageError):
-            return
-        if unreadable := find_unreadable(_image_paths(trainer)):
-            msg = f"These image files cannot be read; replace or remove them: {', '.join(unreadable)}."
-            raise UnreadableImageError(msg) from exception
-
-
-def unclipped_images(images: torch.Tensor, paths: Sequence[str]) -> torch.Tensor:
-    """Replace images of a batch that anomalib's reader has clipped.
-
-    Args:
-        images (torch.Tensor): Images before normalisation, (N, 3, H, W), in [0, 1].
-        paths (Sequence[str]): Their files, or nothing.
-
-    Returns:
-        torch.Tensor: The same tensor if all is well; else a new one with these images read anew, at the batch's size.
-    """
-    clipped = {index: path for index, path in enumerate(paths) if needs_own_reader(path)}
-    if not clipped:
-        return images
-    replaced = images.clone()
-    for index, path in clipped.items():
-        replaced[index] = resize_image(read_image(path), (images.shape[-2], images.shape[-1])).to(images.device)
-    return replaced
-
-
-def squash_transparent(images: torch.Tensor, paths: Sequence[str], size: tuple[int, int]) -> torch.Tensor:
-    """Squash a batch with transparent images as ``read_squashed`` does, unless they were changed since they were read.
-
-    Args:
-        images (torch.Tensor): Images before normalisation, (N, 3, H, W), in [0, 1].
-        paths (Sequence[str]): Their files, or nothing.
-        size (tuple[int, int]): The model's input, h and w.
-
-    Returns:
-        torch.Tensor: The same tensor if there are none; else all images squashed, (N, 3, h, w).
-    """
-    transparent = {
-        index: read_squashed(path, size)
-        for index, path in enumerate(paths)
-        if has_alpha(path) and _is_as_read(images[index], path, size)
-    }
-    if not transparent:
-        return images
-    squashed = resize_image(images, size)
-    for index, image in transparent.items():
-        squashed[index] = image.to(images.device)
-    return squashed
-
-
-def _is_as_read(image: torch.Tensor, path: str, size: tuple[int, int]) -> bool:
-    """Whether an image is what its file holds without alpha; a datamodule may have squashed it, or cropped it."""
-    plain = read_image(path)
-    if tuple(image.shape[-2:]) == size:
-        plain = resize_image(plain, size)
-    return image.shape == plain.shape and bool((image.cpu() - plain).abs().max() < HALF_A_LEVEL)
-
-
-def were_scaled(images: torch.Tensor, paths: Sequence[str], size: tuple[int, int]) -> bool:
-    """Whether anomalib's collate function has scaled images of several sizes to that of the largest.
-
-    Args:
-        images (torch.Tensor): Images before normalisation, (N, 3, H, W).
-        paths (Sequence[str]): Their files, or nothing.
-        size (tuple[int, int]): The model's input; datamodules bring their images to it one by one, before they collate.
-    """
-    if len(images) == 1 or images.shape[-2:] == size:
-        return False  # the usual cases: no header need be read
-    return len(paths) == len(images) and len({_size_of(path) for path in paths}) > 1
-
-
-def _size_of(path: str) -> tuple[int, int] | None:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except UNDECODABLE:
-        return None  # in memory only, or gone since
-
-
-def _image_paths(trainer: Trainer) -> Iterator[str | Path]:
-    """All image files of the data loaders in use."""
-    loaders: list[Any] = []
-    for active in (trainer.val_dataloaders, trainer.test_dataloaders, trainer.predict_dataloaders):
-        loaders += active if isinstance(active, list) else [active]
-    for loader in loaders:
-        dataset = getattr(loader, "dataset", None)
-        if (samples := getattr(dataset, "samples", None)) is not None:
-            yield from samples.image_path
-        else:
-            yield from getattr(dataset, "image_filenames", [])

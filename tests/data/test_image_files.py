@@ -17,17 +17,14 @@ from anomalib.data.utils import read_image as read_with_anomalib
 from PIL import Image
 
 from anomalib_aprilgan.data.image_files import (
-    ImageFileGuard,
     UnreadableImageError,
     find_unreadable,
     has_alpha,
     needs_own_reader,
     read_image,
     read_squashed,
-    squash_transparent,
-    unclipped_images,
-    were_scaled,
 )
+from anomalib_aprilgan.data.image_guard import ImageFileGuard, squash_transparent, unclipped_images, were_scaled
 from anomalib_aprilgan.data.pillow_resize import resize_image
 
 DEEP = np.array([[0, 256], [32768, 65535]], dtype=np.uint16)
