@@ -5,6 +5,7 @@
 
 import functools
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory):
 def _seed():
     """Random inputs are the same in every run, whatever ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _log_levels():
+    """Commands silence libraries and this package; other tests may listen to them."""
+    ours = ["anomalib_aprilgan", *(f"anomalib_aprilgan.{part}" for part in ("april_gan", "detection", "benchmark"))]
+    libraries = ["anomalib", "lightning.pytorch", "lightning_fabric", "nncf", "torch.onnx"]
+    loggers = [logging.getLogger(name) for name in (*ours, *libraries)]
+    levels = [each.level for each in loggers]
+    yield
+    for each, level in zip(loggers, levels, strict=True):
+        each.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

