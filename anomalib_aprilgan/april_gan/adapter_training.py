@@ -21,7 +21,6 @@ from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import probability, text_probability
 from anomalib_aprilgan.components.embedded import AUTO, settings_of
-from anomalib_aprilgan.components.losses import dice_loss, focal_loss
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import text_features
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
@@ -32,6 +31,7 @@ from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 from anomalib_aprilgan.detection.training_runs import is_about_to_forget, with_data_of
 
+from .adapter_losses import stage_losses
 from .adapters import AdapterMetadata, StageAdapters
 from .checkpoint import adopt, describe
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
@@ -280,22 +280,3 @@ class AprilGANAdapters(AnomalibModule):
     def configure_evaluator() -> Evaluator:
         """Metrics of the held-out categories, after every epoch and at the end."""
         return Evaluator(val_metrics=default_metrics(), test_metrics=default_metrics())
-
-
-def stage_losses(differences: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Focal and Dice loss, each summed over stages.
-
-    Args:
-        differences (torch.Tensor): Logit differences, (N, L, S, S).
-        target (torch.Tensor): 0 normal, 1 anomalous, (N, S, S).
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Two scalars.
-    """
-    focal, dice = differences.new_zeros(()), differences.new_zeros(())
-    for difference in differences.unbind(dim=1):  # (N, S, S)
-        anomalous = probability(difference)
-        # Not 1 - anomalous: near saturation that would round to 0, and so would its gradient.
-        focal = focal + focal_loss(torch.stack([probability(-difference), anomalous], dim=1), target)
-        dice = dice + dice_loss(anomalous, target)
-    return focal, dice
