@@ -175,8 +175,8 @@ ADDED: dict[str, dict[str, Builder]] = {
 APART = frozenset({"memory", "text", "references"})
 
 
-def choose(parts: Iterable[str]) -> dict[str, Builder]:
-    """Builders of what is timed beside the tower, by name.
+def choose(parts: Iterable[str]) -> list[dict[str, Builder]]:
+    """Builders of what is timed beside the tower, by name: first what always is, then a dictionary for each part.
 
     Raises:
         ValueError: If a part is unknown.
@@ -184,4 +184,4 @@ def choose(parts: Iterable[str]) -> dict[str, Builder]:
     if unknown := [part for part in parts if part not in {*ADDED, *APART}]:
         msg = f"parts={unknown} are unknown, expected any of {', '.join([*ADDED, *sorted(APART)])}."
         raise ValueError(msg)
-    return {**VERDICTS, **{name: build for part in parts for name, build in ADDED.get(part, {}).items()}}
+    return [VERDICTS, *(ADDED[part] for part in dict.fromkeys(parts) if part in ADDED)]

@@ -3,8 +3,9 @@
 
 """How fast AprilGAN is, as multiples of CLIP's bare image tower, which no detector that runs it can beat.
 
-``anomalib-aprilgan speed`` prints, and with ``--json`` writes, medians over turns:
+``anomalib-aprilgan speed`` prints, and with ``--json`` writes, medians over turns, each part as soon as it is measured:
 
+- ``tower_seconds``: a pass of the tower, in the turns of the first part.
 - ``ratio_NAME``: a contender's time over the tower's beside it; ``spread`` has lower and upper quartile.
 - ``arithmetic_NAME``: the same of multiplications; what a time would be if all arithmetic were equally fast.
 - ``ratio_peak_memory_NAME``: most memory of a pass, weights included, in a process of its own; ``ratio_peak_memory``
@@ -13,11 +14,9 @@
 - ``ratio_references_K``: set-up of K references over as many images in the tower.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ IN_THE_TOWER = frozenset({*VERDICTS, *ADDED["shots"], *ADDED["anomaly_clip"]})
 Results = dict[str, Any]
 
 
-def measure_speed(settings: Settings, repeats: int, parts: Sequence[str]) -> Results:
+def measure_speed(settings: Settings, repeats: int, parts: Sequence[str]) -> Iterator[Results]:
     """Time all contenders in turns, each against a pass of the tower of its own.
 
     Args:
@@ -48,36 +47,55 @@ def measure_speed(settings: Settings, repeats: int, parts: Sequence[str]) -> Res
         parts: What to measure besides zero- and 4-shot verdicts.
 
     Returns:
-        Results by the names above, and ``settings``.
+        First ``settings``, then the results by the names above, part by part; the next part is measured when it is
+        asked for.
+
+    Raises:
+        ValueError: If a value does not fit, before anything is measured.
     """
-    builders = choose(parts)
-    model = build_model(settings)
-    with torch.inference_mode():
-        yardstick = tower(settings, model)
-        timers = {name: build(settings, model) for name, build in builders.items()}
-        results = measure_verdicts(yardstick, timers, repeats)
-        if "references" in parts:
-            results |= measure_references(settings, model, yardstick, repeats)
-    del timers
-    if "text" in parts:
-        results |= measure_text(model.source, repeats)
-    del model
-    if "memory" in parts:
-        results |= measure_memory(settings, builders)
+    groups = choose(parts)
+    return _measure(settings, build_model(settings), groups, repeats, parts)
+
+
+def _measure(
+    settings: Settings,
+    model: AprilGANModel,
+    groups: Sequence[Mapping[str, Builder]],
+    repeats: int,
+    parts: Sequence[str],
+) -> Iterator[Results]:
     environment = {"threads": torch.get_num_threads(), "repeats": repeats, "torch": torch.__version__}
-    return {**results, "settings": {**asdict(settings), **environment}}
+    yield {"settings": {**asdict(settings), "parts": list(parts), **environment}}
+    yardstick = tower(settings, model)
+    for place, builders in enumerate(groups):
+        results = measure_verdicts(settings, model, yardstick, builders, repeats)
+        if place:
+            results.pop("tower_seconds")  # one is enough
+        yield results
+    if "references" in parts:
+        yield measure_references(settings, model, yardstick, repeats)
+    if "text" in parts:
+        yield measure_text(model.source, repeats)
+    del model, yardstick  # other processes may need the memory
+    if "memory" in parts:
+        yield measure_memory(settings, {name: build for builders in groups for name, build in builders.items()})
 
 
-def measure_verdicts(yardstick: Timer, timers: dict[str, Timer], repeats: int) -> Results:
+@torch.inference_mode()  # whoever asks for the results stays out of it
+def measure_verdicts(
+    settings: Settings, model: AprilGANModel, yardstick: Timer, builders: Mapping[str, Builder], repeats: int
+) -> Results:
     """Ratios of time, with their spread, and of arithmetic."""
+    timers = {name: build(settings, model) for name, build in builders.items()}
     pairs = take_turns(yardstick, timers, repeats)
     ratios = {name: ratio_of(of_work) for name, of_work in pairs.items()}
     tower_seconds = [pair.yardstick for of_work in pairs.values() for pair in of_work]
     results: Results = {"tower_seconds": torch.tensor(tower_seconds).median().item()}
     results |= {f"ratio_{name}": ratio.median for name, ratio in ratios.items()}
     results["spread"] = {name: [ratio.low, ratio.high] for name, ratio in ratios.items()}
-    bare = count_operations(yardstick)
-    counted = {name: count_operations(timer) / bare for name, timer in timers.items() if name in IN_THE_TOWER}
+    compared = IN_THE_TOWER & timers.keys()
+    bare = count_operations(yardstick) if compared else 0
+    counted = {name: count_operations(timer) / bare for name, timer in timers.items() if name in compared}
     return results | {f"arithmetic_{name}": ratio for name, ratio in counted.items()}
 
 
@@ -104,6 +122,7 @@ def _build_timer(build: Builder, settings: Settings) -> Timer:
     return build(settings, build_model(settings))
 
 
+@torch.inference_mode()
 def measure_references(settings: Settings, model: AprilGANModel, yardstick: Timer, repeats: int) -> Results:
     """Time to set up memory banks of k references, over the tower's for as many images."""
     side = settings.image_size
@@ -115,21 +134,3 @@ def measure_references(settings: Settings, model: AprilGANModel, yardstick: Time
         results[f"references_{shots}_seconds"] = torch.tensor([pair.own for pair in pairs]).median().item()
         results[f"ratio_references_{shots}"] = ratio_of(pairs).median * settings.batch_size / shots
     return results
-
-
-def render_speed(results: Results) -> str:
-    """The results as lines of a name and a value."""
-    lines = []
-    for name, value in results.items():
-        if isinstance(value, (int, float)):
-            low_high = results["spread"].get(name.removeprefix("ratio_"))
-            spread = f"  ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
-            shown = f"{value:>14.3f}" if isinstance(value, float) else f"{value:>14}"
-            lines.append(f"{name:<38}{shown}{spread}\n")
-    return "".join(lines)
-
-
-def write_json(results: Results, path: Path) -> None:
-    """Write the results for machines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2), encoding="utf-8")

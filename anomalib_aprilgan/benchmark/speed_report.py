@@ -1,0 +1,48 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What ``anomalib-aprilgan speed`` has measured until now, for eyes and machines."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomalib_aprilgan.components.cache import write_atomically
+
+
+class SpeedReport:
+    """Results that come part by part, so that a run that is stopped has lost none of the earlier parts.
+
+    Args:
+        path (Path | None): File for all results in JSON, written anew with each part; None writes none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.results: dict[str, Any] = {"spread": {}}
+
+    def add(self, part: Mapping[str, Any]) -> str:
+        """Take a part's results, and write the file once any of them are measured ones.
+
+        Returns:
+            Their lines.
+        """
+        spread = {**self.results["spread"], **part.get("spread", {})}
+        self.results = {**self.results, **part, "spread": spread}
+        lines = render_speed(part)
+        if lines and self.path is not None:  # settings alone must not take the place of earlier results
+            write_atomically(self.path, json.dumps(self.results, indent=2).encode())
+        return lines
+
+
+def render_speed(results: Mapping[str, Any]) -> str:
+    """The results as lines of a name and a value."""
+    lines = []
+    for name, value in results.items():
+        if isinstance(value, (int, float)):
+            low_high = results.get("spread", {}).get(name.removeprefix("ratio_"))
+            spread = f"  ({low_high[0]:.3f} to {low_high[1]:.3f})" if low_high else ""
+            shown = f"{value:>14.3f}" if isinstance(value, float) else f"{value:>14}"
+            lines.append(f"{name:<38}{shown}{spread}\n")
+    return "".join(lines)
