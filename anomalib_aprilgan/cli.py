@@ -217,17 +217,14 @@ def speed(
     """
     from pathlib import Path
 
-    import torch
-
     from .benchmark.contenders import Settings as SpeedSettings
     from .benchmark.interrupts import is_stop
-    from .benchmark.speed import measure_speed
+    from .benchmark.speed import measure_speed, use_threads
     from .benchmark.speed_report import SpeedReport
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     chosen = settings_of(backbone).unless_given(None, image_size, layers)  # of the weights only their shapes count
     try:
+        use_threads(threads)
         settings = SpeedSettings(backbone, chosen.image_size, tuple(chosen.layers), precision, batch_size, device)
         report = SpeedReport(None if json is None else Path(json))
         measured = measure_speed(settings, repeats, parts)

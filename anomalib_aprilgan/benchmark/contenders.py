@@ -36,11 +36,17 @@ SHOTS = 4
 # Part of the blocks that has value-value attention in AnomalyCLIP's paper.
 VALUE_PART = 19 / 24
 PREDICTED_BATCHES = 4
+# Those whose clock and memory we can read.
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is timed; see ``anomalib-aprilgan speed``."""
+    """What is timed; see ``anomalib-aprilgan speed``.
+
+    Raises:
+        ValueError: If the batch is empty or the device unknown or missing; what the model takes, it checks itself.
+    """
 
     backbone: str = "ViT-L-14-336"
     image_size: int = 518
@@ -48,6 +54,30 @@ class Settings:
     precision: str = "fp32"
     batch_size: int = 1
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Tell mistakes before anything is built."""
+        check_number("batch_size", self.batch_size, "1 is the default")
+        if self.device not in DEVICES:
+            msg = (
+                f"device={self.device!r} is unknown, expected one of {', '.join(DEVICES)}. Of several GPUs, "
+                "CUDA_VISIBLE_DEVICES chooses one."
+            )
+            raise ValueError(msg)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            msg = "device='cuda', but PyTorch sees no CUDA GPU. Take cpu, or install PyTorch for your GPU."
+            raise ValueError(msg)
+
+
+def check_number(name: str, value: int, remedy: str) -> None:
+    """Refuse numbers of things that are below 1.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if value < 1:
+        msg = f"{name}={value} must be at least 1; {remedy}."
+        raise ValueError(msg)
 
 
 # Makes a timer of a pass; whoever needs a model takes the one that is given, so that many share an image tower.

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_aprilgan import AprilGANModel
 
-from .contenders import ADDED, VERDICTS, Builder, Settings, build_model, choose, tower
+from .contenders import ADDED, VERDICTS, Builder, Settings, build_model, check_number, choose, tower
 from .peak_memory import peak_in_new_process
 from .text_setup import measure_text
 from .turns import Timer, ratio_of, take_turns, timed
@@ -53,8 +53,27 @@ def measure_speed(settings: Settings, repeats: int, parts: Sequence[str]) -> Ite
     Raises:
         ValueError: If a value does not fit, before anything is measured.
     """
+    check_number("repeats", repeats, "5 is the default")
     groups = choose(parts)
-    return _measure(settings, build_model(settings), groups, repeats, parts)
+    model = build_model(settings)
+    if "anomaly_clip" in parts and not model.source.is_vit:
+        msg = (
+            f"parts={list(parts)} has anomaly_clip, which needs a ViT, but backbone={settings.backbone!r} is a ResNet. "
+            "Leave anomaly_clip out of --parts, or choose a ViT."
+        )
+        raise ValueError(msg)
+    return _measure(settings, model, groups, repeats, parts)
+
+
+def use_threads(threads: int | None) -> None:
+    """Let PyTorch use so many threads from now on; None takes its default.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if threads is not None:
+        check_number("threads", threads, "leave it out for PyTorch's default")
+        torch.set_num_threads(threads)
 
 
 def _measure(

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from anomalib_aprilgan.components.cache import write_atomically
@@ -16,9 +17,14 @@ class SpeedReport:
 
     Args:
         path (Path | None): File for all results in JSON, written anew with each part; None writes none.
+
+    Raises:
+        ValueError: If it could not be written.
     """
 
     def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            _check_writable(path)
         self.path = path
         self.results: dict[str, Any] = {"spread": {}}
 
@@ -34,6 +40,21 @@ class SpeedReport:
         if lines and self.path is not None:  # settings alone must not take the place of earlier results
             write_atomically(self.path, json.dumps(self.results, indent=2).encode())
         return lines
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before an hour's work; an earlier file stays as it is."""
+    reason = "it is a folder" if path.is_dir() else None
+    if reason is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            reason = str(error)
+    if reason is not None:
+        msg = f"json={str(path)!r} cannot be written: {reason}. Give a file such as speed.json where you may write."
+        raise ValueError(msg)
 
 
 def render_speed(results: Mapping[str, Any]) -> str:

@@ -76,9 +76,33 @@ def test_size_and_stages_are_the_backbones_own(tmp_path):
     assert (settings["image_size"], settings["layers"]) == (IMAGE_SIZE, list(LAYERS))
 
 
-def test_wrong_values_are_told_in_a_sentence(tiny_backbone, tmp_path, capsys):
-    assert main(words(tiny_backbone, tmp_path / "speed.json", "--layers=[9]")) == 2
-    assert capsys.readouterr().err.startswith("error: layers=[9] must be ascending")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--layers=[9]", "layers=[9] must be ascending, without duplicates and between 1 and 4"),
+        ("--image_size=60", "image_size=60 must be a positive multiple of 14 for this backbone, such as 56."),
+        ("--precision=int8", "precision='int8' is unknown, expected one of fp32, bf16, fp16 or auto."),
+        ("--repeats=0", "repeats=0 must be at least 1; 5 is the default."),
+        ("--batch_size=-2", "batch_size=-2 must be at least 1; 1 is the default."),
+        ("--threads=0", "threads=0 must be at least 1; leave it out for PyTorch's default."),
+        ("--device=cuda:1", "device='cuda:1' is unknown, expected one of cpu, cuda. Of several GPUs, CUDA_VIS"),
+        ("--device=cuda", "device='cuda', but PyTorch sees no CUDA GPU. Take cpu, or install PyTorch for your GPU."),
+        ("--backbone=ViT-Z", "Unknown backbone 'ViT-Z'. Give an architecture of open_clip_torch"),
+    ],
+)
+def test_wrong_values_are_told_before_any_work(tiny_backbone, tmp_path, capsys, monkeypatch, option, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(speed, "tower", None)  # the first work would fail
+    assert main(words(tiny_backbone, tmp_path / "speed.json", option)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_anomaly_clip_on_a_resnet_is_told_before_any_work(golden_dir, monkeypatch):
+    monkeypatch.setattr(speed, "tower", None)
+    settings = contenders.Settings(str(golden_dir / "tiny_rn.json"), 64, (1, 2))
+    with pytest.raises(ValueError, match=r"parts=\['anomaly_clip'\] has anomaly_clip, .* is a ResNet. Leave"):
+        speed.measure_speed(settings, 1, ["anomaly_clip"])
+    assert next(speed.measure_speed(settings, 1, ["shots"]))["settings"]["parts"] == ["shots"]
 
 
 def test_slower_verdicts_show(tiny_backbone, monkeypatch, tmp_path):

@@ -52,6 +52,20 @@ class TestReport:
         assert SpeedReport(None).add(FIRST)
         assert not list(tmp_path.iterdir())
 
+    def test_a_file_that_cannot_be_written_is_told_at_once(self, tmp_path):
+        (tmp_path / "file").touch()
+        for path, reason in (
+            (tmp_path, "it is a folder"),
+            (tmp_path / "file" / "speed.json", f".*{tmp_path / 'file'}"),
+        ):
+            with pytest.raises(ValueError, match=f"json='{path}' cannot be written: {reason}.* Give a file such as"):
+                SpeedReport(path)
+
+    def test_the_command_tells_it_before_any_work(self, tiny_backbone, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(speed, "measure_speed", None)
+        assert main(["speed", f"--backbone={tiny_backbone}", f"--json={tmp_path}"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: json='{tmp_path}' cannot be written: it is a folder.")
+
 
 class TestStops:
     """The text part, which comes after the verdicts, never ends well."""
