@@ -8,10 +8,11 @@ from itertools import groupby
 from pathlib import Path
 
 from .latency import MAX_REPEATS, MIN_REPEATS
+from .machine import DISTRIBUTIONS
 from .metrics import COLUMNS, PIXEL_COLUMNS
 from .plan import Run
 from .plot import plot_latency
-from .single_run import DISTRIBUTIONS, LATENCY_COLUMNS
+from .single_run import LATENCY_COLUMNS
 from .summary import PAPER, STREAMING, Group, category_rows, comparison_rows, cost_rows, group_rows, image_rows
 from .tables import Part, Picture, Table, as_html, as_latex, as_markdown, as_markdown_fragment
 

@@ -6,13 +6,9 @@
 import gc
 import hashlib
 import json
-import platform
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +30,7 @@ from anomalib_aprilgan.data.references import draw_references, list_normal_train
 
 from .classes import PlanError
 from .latency import BATCH_SIZES, measure_latency
+from .machine import DISTRIBUTIONS, processor_name, timestamp, versions
 from .metrics import COLUMNS, IMAGE_COLUMNS
 from .peak_memory import peak_device_memory, peak_host_memory, reset_peaks
 from .plan import FULL, Run
@@ -41,8 +38,6 @@ from .preconditions import check_shots, check_test_images, check_validation
 from .verdicts import VerdictCollector, judge
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-CPU_INFO = Path("/proc/cpuinfo")
-DISTRIBUTIONS = ("anomalib-aprilgan", "anomalib", "torch", "open_clip_torch")
 # Image metrics of the paper's protocol beside those of ours.
 PAPER_COLUMNS = tuple(f"{column}, paper protocol" for column in IMAGE_COLUMNS)
 LATENCY_COLUMNS = tuple(f"ms_{kind}_batch_{size}" for size in BATCH_SIZES for kind in ("median", "p95"))
@@ -109,7 +104,7 @@ def execute(run: Run, settings: Settings) -> dict[str, Any]:
         paper = streaming  # one score in both protocols
     measured: dict[str, Any] = {
         "run": run.key,
-        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "ended": timestamp(),
         "method": run.method_name,
         "dataset": run.dataset_name,
         "category": run.category,
@@ -206,25 +201,8 @@ def _circumstances(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if on_cuda else f"{device.type.upper()}, {processor_name()}",
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in DISTRIBUTIONS},
+        **versions(),
     }
-
-
-def processor_name() -> str:
-    """Name of the processor; Python's own says no more than the architecture on Linux."""
-    try:
-        found = re.search(r"model name\s*: (.+)", CPU_INFO.read_text(encoding="utf-8"))
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:  # a checkout that is not installed
-        return ""
 
 
 def _training_of(model: AnomalibModule, run: Run, datamodule: AnomalibDataModule) -> dict[str, Any]:

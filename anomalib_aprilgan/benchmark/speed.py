@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from anomalib_aprilgan import AprilGANModel
 
 from .contenders import ADDED, VERDICTS, Builder, Settings, build_model, check_number, choose, tower
+from .machine import describe_machine
 from .peak_memory import peak_in_new_process
 from .text_setup import measure_text
 from .turns import Timer, ratio_of, take_turns, timed
@@ -47,8 +48,8 @@ def measure_speed(settings: Settings, repeats: int, parts: Sequence[str]) -> Ite
         parts: What to measure besides zero- and 4-shot verdicts.
 
     Returns:
-        First ``settings``, then the results by the names above, part by part; the next part is measured when it is
-        asked for.
+        First ``settings`` and ``machine``, then the results by the names above, part by part; the next part is
+        measured when it is asked for.
 
     Raises:
         ValueError: If a value does not fit, before anything is measured.
@@ -84,7 +85,8 @@ def _measure(
     parts: Sequence[str],
 ) -> Iterator[Results]:
     environment = {"threads": torch.get_num_threads(), "repeats": repeats, "torch": torch.__version__}
-    yield {"settings": {**asdict(settings), "parts": list(parts), **environment}}
+    known = {**asdict(settings), "parts": list(parts), **environment}
+    yield {"settings": known, "machine": describe_machine(settings.device)}
     yardstick = tower(settings, model)
     for place, builders in enumerate(groups):
         results = measure_verdicts(settings, model, yardstick, builders, repeats)

@@ -18,6 +18,7 @@ from test_harness import write_images
 from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark import preconditions, single_run
 from anomalib_aprilgan.benchmark.classes import PlanError
+from anomalib_aprilgan.benchmark.machine import processor_name
 from anomalib_aprilgan.benchmark.metrics import IMAGE_COLUMNS, PIXEL_COLUMNS
 from anomalib_aprilgan.benchmark.plan import Dataset, Method, list_runs
 from anomalib_aprilgan.components.trained_file import TrainedWith
@@ -165,11 +166,4 @@ def test_settings_that_would_fail_every_run_are_refused(wrong, message, monkeypa
 @pytest.mark.parametrize("kind", ["cpu", "mps"])
 def test_the_device_is_the_one_that_judged(kind):
     device = single_run._circumstances(torch.device(kind))["device"]
-    assert device == f"{kind.upper()}, {single_run.processor_name()}"
-
-
-def test_the_processor_has_a_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(single_run, "CPU_INFO", tmp_path / "cpuinfo")
-    assert single_run.processor_name()  # Python's own, where the system tells nothing
-    single_run.CPU_INFO.write_text("vendor_id\t: X\nmodel name\t: Good CPU @ 2 GHz\nflags\t: a\n", encoding="utf-8")
-    assert single_run.processor_name() == "Good CPU @ 2 GHz"
+    assert device == f"{kind.upper()}, {processor_name()}"

@@ -12,6 +12,7 @@ from torch import nn
 
 from anomalib_aprilgan import AnomalyCLIPModel, AprilGANModel
 from anomalib_aprilgan.benchmark import contenders, speed, text_setup
+from anomalib_aprilgan.benchmark.machine import processor_name
 from anomalib_aprilgan.benchmark.peak_memory import peak_in_new_process
 from anomalib_aprilgan.benchmark.turns import Pair, Ratio, ratio_of, take_turns
 from anomalib_aprilgan.cli import main
@@ -64,6 +65,8 @@ def test_command_prints_and_writes_all(tiny_backbone, tmp_path, capsys, cache_fo
     assert all(results[name] > 0 for name in EXPECTED)
     assert results["spread"].keys() == {*VERDICTS, "predict"}
     assert results["settings"]["threads"] == 1
+    assert results["machine"]["processor"] == processor_name()
+    assert results["settings"]["torch"].startswith(results["machine"]["torch"])  # without the build
     printed = capsys.readouterr().out.splitlines()
     assert sorted(line.split()[0] for line in printed) == sorted(EXPECTED)  # each once
     assert not list(cache_folder.rglob("*.safetensors"))  # the text of random weights is nobody's
