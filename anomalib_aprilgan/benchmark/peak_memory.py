@@ -7,6 +7,8 @@ import multiprocessing
 import re
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,9 +72,20 @@ def peak_in_new_process(
         arguments: Its arguments.
         device: Whose memory counts: a CUDA device, or else the host.
         threads: Of PyTorch.
+
+    Raises:
+        RuntimeError: If the process is killed, as systems do that run out of memory.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (build, arguments, device, threads))
+    # A Pool would wait for ever for a process that was killed.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_peak, build, arguments, device, threads).result()
+        except BrokenProcessPool as error:
+            msg = (
+                "The process whose memory is measured was killed, most likely because there is not enough of it. Leave "
+                "memory out of --parts, or take a smaller backbone, image or batch."
+            )
+            raise RuntimeError(msg) from error
 
 
 def _peak(build: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], device: str, threads: int) -> int:

@@ -4,6 +4,7 @@
 """``anomalib-aprilgan speed`` measures what it says."""
 
 import json
+import os
 import time
 
 import pytest
@@ -200,6 +201,17 @@ def test_peak_memory_is_of_weights_and_pass_without_imports():
     small, large = (peak_in_new_process(hold, (size * 1024,), "cpu", 1) for size in (50, 200))
     assert large - small == pytest.approx(2 * 150 * 2**20, rel=0.1)
     assert small == pytest.approx(2 * 50 * 2**20, rel=0.25)
+
+
+def die():
+    """A work that ends as where memory ran out."""
+    return lambda: os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_not_waited_for():
+    with pytest.raises(RuntimeError, match=r"was killed, most likely .* Leave memory out of --parts, or take"):
+        peak_in_new_process(die, (), "cpu", 1)
 
 
 def test_memory_is_compared_with_the_towers(tiny_backbone, monkeypatch):
