@@ -74,6 +74,7 @@ class EnginePredict(Callback):
         dataset = PredictDataset(self.folder.name)
         loader = DataLoader(dataset, self.batch_size, collate_fn=dataset.collate_fn)
         self.engine.predict(self.module, dataloaders=[loader], return_predictions=False)
+        self.module.to(self.device)  # the trainer has brought it to the CPU, but others use the model, too
         return (self.end - self.start) / self.batches
 
 

@@ -88,3 +88,14 @@ def test_patchcores_bank_is_a_tenth_of_the_patches_of_so_many_images(monkeypatch
     assert not model.training
     assert verdict.anomaly_map.shape[-2:] == (64, 64)
     assert len(verdict.anomaly_map) == BATCH_SIZE
+
+
+def test_predict_brings_the_shared_model_back_to_its_device(tiny_backbone, monkeypatch):
+    settings = contenders.Settings(tiny_backbone, 28, (2, 4))
+    timer = contenders.predict(settings, contenders.build_model(settings))
+    events = []
+    predictor = timer.__self__
+    monkeypatch.setattr(predictor.engine, "predict", lambda module, **_: events.append("trainer"))
+    monkeypatch.setattr(predictor.module, "to", events.append)
+    timer()
+    assert events == ["trainer", "cpu"]
