@@ -16,7 +16,7 @@ from anomalib_aprilgan.demo.rendering import render
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-CATEGORIES = ("coin", "leather", "nut", "bottle")
+CATEGORIES = ("coin", "leather", "nut", "circuit_board")
 DEFECTS = (None, "scratch", None, "hole")
 LARGEST_MOVES = (2e-2, 1e-2)  # of a map's pixel, of a score
 LARGEST_LOSS = 2e-3
