@@ -145,7 +145,7 @@ def predict(
     import logging
     from pathlib import Path
 
-    from .benchmark.interrupts import is_stop
+    from .components.interrupts import is_stop
     from .prediction.bulk import predict_folder
     from .prediction.detectors import build_detector
 
@@ -218,9 +218,9 @@ def speed(
     from pathlib import Path
 
     from .benchmark.contenders import Settings as SpeedSettings
-    from .benchmark.interrupts import is_stop
     from .benchmark.speed import measure_speed, use_threads
     from .benchmark.speed_report import SpeedReport
+    from .components.interrupts import is_stop
 
     chosen = settings_of(backbone).unless_given(None, image_size, layers)  # of the weights only their shapes count
     try:

@@ -12,7 +12,8 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
-from .interrupts import Stop, is_stop, stopped_by_signals
+from anomalib_aprilgan.components.interrupts import Stop, is_stop, stopped_by_signals
+
 from .journal import Journal
 from .plan import Dataset, Method, Run, Shots, list_runs
 from .report import write_report

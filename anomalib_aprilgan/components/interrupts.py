@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Ctrl-C and SIGTERM, which stop a benchmark also while a trainer works."""
+"""Ctrl-C and SIGTERM, which stop long work also while a trainer has its own handlers."""
 
 import signal
 import threading

@@ -1,13 +1,13 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Handlers of signals around a benchmark; what a benchmark makes of signals is in ``test_stops.py``."""
+"""Handlers of signals around long work; what a benchmark makes of signals is in ``test_stops.py``."""
 
 import signal
 
 import pytest
 
-from anomalib_aprilgan.benchmark.interrupts import stopped_by_signals
+from anomalib_aprilgan.components.interrupts import stopped_by_signals
 
 
 def test_a_signal_that_comes_with_the_handlers_leaves_none_behind(monkeypatch):
