@@ -139,13 +139,12 @@ def predict(
         strategy: Of Lightning's trainer; ddp for several processes on CPUs.
 
     Returns:
-        0 if all photos have a verdict, 1 if some cannot be read, 2 if folder, model or output are wrong, 130 if it was
-        stopped.
+        0 if all photos have a verdict, 1 if some cannot be read, 2 if folder, model or output are wrong, 130 if Ctrl-C
+        or SIGTERM stopped it.
     """
     import logging
     from pathlib import Path
 
-    from .components.interrupts import is_stop
     from .prediction.bulk import predict_folder
     from .prediction.detectors import build_detector
 
@@ -155,9 +154,7 @@ def predict(
     try:
         build = partial(build_detector, model, ckpt_path)
         rows = predict_folder(build, Path(data), Path(output), folder, batch_size, num_workers, trainer)
-    except (KeyboardInterrupt, SystemExit) as error:
-        if not is_stop(error):
-            raise
+    except KeyboardInterrupt:
         sys.stderr.write("Stopped. The same command goes on from there.\n")
         return 130
     except (OSError, ValueError, ModuleNotFoundError) as error:  # rows that are written stay

@@ -5,14 +5,35 @@
 
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 
 class Stop:
-    """Whether a signal has come: an exception alone is lost where it strikes a finalizer."""
+    """Whether a signal has come, and the handler of signals: an exception alone is lost where it strikes a finalizer.
 
-    is_wanted = False
+    Args:
+        numbers (Sequence[int]): Signals to heed.
+    """
+
+    def __init__(self, numbers: Sequence[int] = ()) -> None:
+        self.is_wanted = False
+        self._numbers = numbers
+
+    def __call__(self, *_: object) -> NoReturn:
+        """Stop now, and remember that it is wanted.
+
+        Raises:
+            KeyboardInterrupt: Always.
+        """
+        self.is_wanted = True
+        raise KeyboardInterrupt
+
+    def listen(self) -> None:
+        """Take the signals, also from a library that has put a handler of its own before this one."""
+        for number in self._numbers:
+            signal.signal(number, self)
 
     def check(self) -> None:
         """Stop now, if a signal has come.
@@ -30,20 +51,14 @@ def stopped_by_signals() -> Generator[Stop, None, None]:
 
     Lightning waits with SIGTERM for the next batch, and ignores it in the last one, unless there is a handler.
     """
-    wish = Stop()
-
-    def stop(*_: object) -> None:
-        wish.is_wanted = True
-        raise KeyboardInterrupt
-
     is_main = threading.current_thread() is threading.main_thread()  # others can have no handlers
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
     before = {number: signal.getsignal(number) for number in numbers}
     heeded = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    stop = Stop(tuple(heeded))
     try:
-        for number in heeded:
-            signal.signal(number, stop)
-        yield wish
+        stop.listen()
+        yield stop
     finally:
         for number, handler in heeded.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -4,14 +4,19 @@
 """Verdicts on a folder of photos, row by row, on any number of processes and machines."""
 
 import logging
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import distributed
 
+from anomalib_aprilgan.components.interrupts import Stop, is_stop, stopped_by_signals
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 from .detectors import Detector
@@ -20,6 +25,10 @@ from .photos import list_photos, load_photos, name_of
 
 logger = logging.getLogger(__name__)
 
+# Seconds between two looks at whether other processes are done.
+PATIENCE = 0.05
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter kills, too
+
 
 class ResultWriter(Callback):
     """Writes verdicts after every batch; it takes the place of a model's visualizer, after the post-processor.
@@ -27,12 +36,19 @@ class ResultWriter(Callback):
     Args:
         journal (Journal): Where rows go.
         maps (Path | None): Folder for anomaly maps, as float32 arrays (S, S) of NumPy's; None writes none.
+        stop (Stop): Whether to go on after a batch.
     """
 
-    def __init__(self, journal: Journal, maps: Path | None) -> None:
+    def __init__(self, journal: Journal, maps: Path | None, stop: Stop) -> None:
         super().__init__()
         self.journal = journal
         self.maps = maps
+        self.stop = stop
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Be the first to hear of signals: Lightning's handler of SIGTERM would wait for the other processes."""
+        del trainer, pl_module
+        self.stop.listen()
 
     def on_predict_batch_end(
         self,
@@ -43,9 +59,10 @@ class ResultWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write a row a photo, its map before it."""
+        """Write a row a photo, its map before it; a signal that got lost in this batch stops the next one."""
         del pl_module, batch, batch_idx, dataloader_idx
         self.journal.append(trainer.global_rank, [self._row(outputs, index) for index in range(len(outputs))])
+        self.stop.check()
 
     def _row(self, outputs: Any, index: int) -> Row:  # ruff: ignore[any-type] - fields of a batch are any tensors
         path, _, error = outputs.explanation[index].partition("\n")
@@ -88,36 +105,69 @@ def predict_folder(
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no image, or the output was begun differently or is of another format.
+        KeyboardInterrupt: If SIGINT or SIGTERM stopped it; rows that are written stay, and the next call goes on.
     """
-    paths, journal = list_photos(folder), Journal(output)
-    model = build()
+    with stopped_by_signals() as stop:
+        paths, journal = list_photos(folder), Journal(output)
+        model = _prepare(build())
+        # Photos are known by their names in the folder: another one may have the same.
+        done = journal.open({**_description(model), "data": str(folder.resolve()), "maps": maps is not None})
+        open_paths = [path for path in paths if name_of(path, folder) not in done]
+        logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
+        writer: Any = ResultWriter(journal, maps, stop)
+        model.evaluator, model.visualizer = None, writer
+        trainer = Trainer(
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **trainer_arguments,
+        )
+        with _no_process_left_behind(trainer):
+            if open_paths:
+                loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
+                trainer.predict(model, loader, return_predictions=False)  # memory stays flat
+            _wait_for_others()
+        if not trainer.is_global_zero:
+            return []
+        if unjudged := _unjudged([name_of(path, folder) for path in paths], journal):
+            journal.append(trainer.global_rank, unjudged)
+        return journal.finish()
+
+
+def _prepare(model: Detector) -> Detector:
     if not isinstance(model.pre_processor, CLIPPreProcessor):
         msg = f"Bulk prediction needs the model's own pre-processor, not {type(model.pre_processor).__name__}."
         raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - an argument of the model's
     model.setup("predict")
-    # Photos are known by their names in the folder: another one may have the same.
-    done = journal.open({**_description(model), "data": str(folder.resolve()), "maps": maps is not None})
-    open_paths = [path for path in paths if name_of(path, folder) not in done]
-    logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
-    writer: Any = ResultWriter(journal, maps)
-    model.evaluator, model.visualizer = None, writer
     model.allow_zero_length_dataloader_with_multiple_devices = True
-    trainer = Trainer(
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **trainer_arguments,
-    )
-    if open_paths:
-        loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
-        trainer.predict(model, loader, return_predictions=False)  # memory stays flat
-    trainer.strategy.barrier()
-    if not trainer.is_global_zero:
-        return []
-    if unjudged := _unjudged([name_of(path, folder) for path in paths], journal):
-        journal.append(trainer.global_rank, unjudged)
-    return journal.finish()
+    return model
+
+
+@contextmanager
+def _no_process_left_behind(trainer: Trainer) -> Generator[None, None, None]:
+    """Kill the processes that the trainer has started, if this one does not get to the end.
+
+    Raises:
+        KeyboardInterrupt: If a signal stopped it, whatever Lightning makes of that.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(KILL)  # they may wait for this one and hear nothing else
+        if is_stop(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _wait_for_others() -> None:
+    """Wait until all processes are here; no signal gets through to one that waits in ``barrier`` itself."""
+    if distributed.is_available() and distributed.is_initialized():
+        arrival = distributed.barrier(async_op=True)
+        while not arrival.is_completed():
+            time.sleep(PATIENCE)
+        arrival.wait()  # raises what went wrong
 
 
 def _unjudged(names: list[str], journal: Journal) -> list[Row]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from torch.utils.data import DataLoader
 from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark.peak_memory import held_host_memory
 from anomalib_aprilgan.cli import main
+from anomalib_aprilgan.components.interrupts import Stop
 from anomalib_aprilgan.prediction import bulk, photos
 from anomalib_aprilgan.prediction.bulk import predict_folder
 from anomalib_aprilgan.prediction.journal import Journal, Row
@@ -306,6 +308,22 @@ def test_a_stop_says_that_the_command_goes_on(tiny_arguments, folder, tmp_path, 
     assert "Stopped. The same command goes on from there." in capsys.readouterr().err
 
 
+def test_a_signal_that_got_lost_stops_it_after_the_batch(build, folder, tmp_path, monkeypatch):
+    stop, plain = Stop(), Journal.append
+
+    def lose(self, rank, rows):
+        plain(self, rank, rows)
+        with suppress(KeyboardInterrupt):  # as a finalizer does that a signal strikes
+            stop()
+
+    monkeypatch.setattr(bulk, "stopped_by_signals", lambda: nullcontext(stop))
+    monkeypatch.setattr(Journal, "append", lose)
+    with pytest.raises(KeyboardInterrupt):
+        predict(build(), folder, tmp_path / "all.csv")
+    assert (tmp_path / "all.part-0.csv").read_bytes().count(b"\n") == 2
+    assert not (tmp_path / "all.csv").exists()
+
+
 class TestModels:
     """AprilGAN unless another is named, or lies in the checkpoint."""
 
@@ -352,7 +370,8 @@ class TestModels:
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "anomalib_aprilgan.cli", *arguments]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=variables, start_new_session=True, **pipes)
 
 
 @pytest.fixture
@@ -369,9 +388,7 @@ def many(folder, tmp_path) -> Path:
 def test_a_killed_process_loses_nothing(build, tiny_arguments, many, tmp_path, monkeypatch):
     output, part = tmp_path / "killed.csv", tmp_path / "killed.part-0.csv"
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
-    while not (part.exists() and part.read_bytes().count(b"\n") > 5):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
+    wait_for_rows(process, part, 6)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     written = part.read_bytes().count(b"\n")
@@ -382,6 +399,68 @@ def test_a_killed_process_loses_nothing(build, tiny_arguments, many, tmp_path, m
     assert [row.path for row in rows] == [f"{index:03}.png" for index in range(100)]
     assert len({row.score for row in rows}) == 2
     assert rows[0].score == pytest.approx(rows[-2].score, abs=1e-6)
+
+
+def wait_for_rows(process: subprocess.Popen[str], part: Path, number: int) -> None:
+    while not (part.exists() and part.read_bytes().count(b"\n") >= number):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def assert_none_is_left(process: subprocess.Popen[str]) -> None:
+    """Of the process, which has ended, and those that it started; the killed ones may take a moment."""
+    for _ in range(50):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("a process outlived the one that had started it")
+
+
+def assert_goes_on_to_the_same_table(build, many: Path, output: Path) -> None:
+    predict(build(), many, output)
+    predict(build(), many, output.with_name("undisturbed.csv"))
+    resumed, expected = (pd.read_csv(path) for path in (output, output.with_name("undisturbed.csv")))
+    assert resumed.score.tolist() == pytest.approx(expected.score.tolist(), abs=1e-6)
+    pd.testing.assert_frame_equal(resumed.drop(columns="score"), expected.drop(columns="score"))
+
+
+@pytest.mark.slow
+def test_sigterm_stops_it_at_once_and_loses_nothing(build, tiny_arguments, many, tmp_path):
+    output, part = tmp_path / "stopped.csv", tmp_path / "stopped.part-0.csv"
+    process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
+    wait_for_rows(process, part, 5)
+    process.send_signal(signal.SIGTERM)
+    _, logged = process.communicate(timeout=60)
+    assert process.returncode == 130, logged
+    assert "Stopped. The same command goes on from there." in logged
+    assert 5 <= part.read_bytes().count(b"\n") < 100
+    assert not output.exists()
+    assert_goes_on_to_the_same_table(build, many, output)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds its second process in /proc")
+@pytest.mark.parametrize("rows", [5, 50], ids=["at work", "waiting for the other"])
+def test_sigterm_leaves_no_second_process(build, tiny_arguments, many, tmp_path, rows):
+    output = tmp_path / "stopped.csv"
+    shared = ["--batch_size=1", "--devices=2", "--strategy=ddp"]
+    process = start([*words(tiny_arguments, many, output), *shared])
+    try:
+        wait_for_rows(process, tmp_path / "stopped.part-1.csv", 1)
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
+            os.kill(int(child), signal.SIGSTOP)  # it neither works nor answers any more
+        wait_for_rows(process, tmp_path / "stopped.part-0.csv", rows)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert_none_is_left(process)
+    process.communicate()
+    assert_goes_on_to_the_same_table(build, many, output)
 
 
 @pytest.mark.slow
