@@ -3,6 +3,8 @@
 
 """Patch tokens of normal references, and the distance of other patches to them."""
 
+import math
+
 import numpy as np
 import torch
 from anomalib.models.components import DynamicBufferMixin, KCenterGreedy
@@ -55,6 +57,10 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
             raise ValueError(msg)
         self._collected.append(functional.normalize(tokens.float(), dim=-1).flatten(0, 1))  # (K*P, W)
 
+    def discard(self) -> None:
+        """Forget what was collected and not made the bank, as by a set-up that failed."""
+        self._collected = []
+
     def finalize(self, coreset_ratio: float = 1.0) -> None:
         """Make the collected tokens the bank, in place of any earlier one.
 
@@ -64,6 +70,7 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
 
         Raises:
             RuntimeError: If nothing was collected.
+            ValueError: If the ratio leaves no token.
         """
         if not self._collected:
             msg = "The memory bank has collected no references: call update(tokens) before finalize()."
@@ -71,6 +78,7 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
         tokens = torch.cat(self._collected)  # (M, W)
         self._collected = []
         if coreset_ratio < 1:
+            _check_coreset(coreset_ratio, len(tokens))
             with isolate_rng():  # the search draws from both generators
                 torch.manual_seed(0)
                 np.random.seed(0)  # ruff: ignore[numpy-legacy-random] - the one that scikit-learn draws from
@@ -106,3 +114,14 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
         cosines = torch.stack([part.values for part in found])  # (C, N, P)
         indices = torch.stack([part.indices + CHUNK * number for number, part in enumerate(found)])  # (C, N, P)
         return indices.gather(0, cosines.argmax(dim=0, keepdim=True))[0]
+
+
+def _check_coreset(ratio: float, number: int) -> None:
+    """Refuse a ratio that leaves none of so many tokens."""
+    if int(number * ratio) == 0:  # as KCenterGreedy counts
+        smallest = math.ceil(1e6 / number) / 1e6  # rounded up: 49 * (1 / 49) is less than 1 in floating point
+        msg = (
+            f"coreset_ratio={ratio!r} keeps none of the {number} patches of the references. "
+            f"Set it to {smallest:g} or more, or give more references."
+        )
+        raise ValueError(msg)

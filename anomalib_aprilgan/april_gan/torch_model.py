@@ -161,7 +161,8 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
 
         Raises:
             RuntimeError: If the adapters' weights have not come yet.
-            ValueError: If the class name is empty or the images do not fit.
+            ValueError: If the class name is empty, the images do not fit, or ``coreset_ratio`` keeps none of their
+                patches.
         """
         if isinstance(self.adapters, StageAdapters) and not self.adapters.is_loaded:
             msg = f"adapters={FROM_CHECKPOINT!r} needs a checkpoint to be loaded first; or pass the path of adapters."
@@ -175,6 +176,8 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
 
     def _fit_memory_banks(self, images: torch.Tensor) -> None:
         check_images(images, self.image_size)
+        for bank in self._banks():
+            bank.discard()
         for batch in images.to(self.text_features.device).split(REFERENCE_BATCH_SIZE):
             tokens = self._tokens_by_layer(self.clip(batch).stages)
             for layer, bank in zip(self.few_shot_layers, self._banks(), strict=True):

@@ -74,6 +74,27 @@ def test_coreset_is_the_same_every_time_and_leaves_the_generator_alone():
     assert torch.equal(*banks)
 
 
+@pytest.mark.parametrize(("patches", "smallest"), [(4, "0.25"), (49, "0.020409"), (21904, "4.6e-05")])
+def test_coreset_of_no_patch_is_refused_and_the_ratio_that_it_names_is_not(patches, smallest):
+    bank, tokens = MemoryBank(), torch.randn(1, patches, 2)
+    bank.update(tokens)
+    message = rf"coreset_ratio=1e-05 keeps none of the {patches} patches .* Set it to {smallest} or more"
+    with pytest.raises(ValueError, match=message):
+        bank.finalize(coreset_ratio=1e-5)
+    bank.update(tokens)
+    bank.finalize(coreset_ratio=float(smallest))
+    assert len(bank.tokens) == 1
+
+
+def test_discarded_tokens_are_not_in_the_bank():
+    bank = MemoryBank()
+    bank.update(REFERENCES)
+    bank.discard()
+    bank.update(torch.tensor([[[0.0, 1.0]]]))
+    bank.finalize()
+    assert bank.tokens.tolist() == [[0.0, 1.0]]
+
+
 def test_bank_is_fitted_once_it_is_finalised():
     bank = MemoryBank()
     assert not bank.is_fitted

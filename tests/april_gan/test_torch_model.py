@@ -389,6 +389,17 @@ def test_coreset_ratio_out_of_range_is_refused(tiny_arguments, ratio):
         AprilGANModel(**tiny_arguments, coreset_ratio=ratio)
 
 
+def test_references_of_a_set_up_that_failed_are_forgotten(tiny_arguments):
+    model, references = AprilGANModel(**tiny_arguments, coreset_ratio=0.06), torch.rand(2, 3, 56, 56)
+    with pytest.raises(ValueError, match=r"coreset_ratio=0\.06 keeps none of the 16 patches .* to 0\.0625 or more"):
+        model.setup(reference_images=references[:1])
+    model.setup(reference_images=references)
+    assert [len(bank.tokens) for bank in model.memory_banks] == [1, 1, 1, 1]  # 0.06 of 32, not of 48
+    model.coreset_ratio = 1.0
+    model.setup(reference_images=references)
+    assert [len(bank.tokens) for bank in model.memory_banks] == [32, 32, 32, 32]
+
+
 def test_coreset_ratio_makes_the_banks_smaller(tiny_arguments):
     model = AprilGANModel(**tiny_arguments, coreset_ratio=0.25)
     model.setup("bottle", torch.randn(2, 3, 56, 56))
