@@ -50,13 +50,15 @@ def metadata(model: AnomalyCLIPModel) -> dict[str, str]:
         model (AnomalyCLIPModel): The model, its prompts settled.
 
     Returns:
-        dict[str, str]: Values are JSON; ``prompts`` is the SHA-256 of their bytes.
+        dict[str, str]: Values are JSON; files are named without folders; ``prompts`` is the SHA-256 of their bytes.
     """
+    source, description = model.source.without_folders(), describe(model)
     entries: dict[str, Any] = {
-        **describe(model),
+        **description,
+        "fingerprint": {**description["fingerprint"], "backbone": source.backbone},
         "model": "AnomalyCLIP",
-        "backbone": model.source.backbone,
-        "pretrained": model.source.pretrained,
+        "backbone": source.backbone,
+        "pretrained": source.pretrained,
         "precision": str(model.clip.dtype).removeprefix("torch."),
         "prompts": digest(model.prompts.state_dict().values()),
     }

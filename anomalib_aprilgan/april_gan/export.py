@@ -22,14 +22,16 @@ def metadata(model: AprilGANModel, reference_paths: Sequence[str]) -> dict[str, 
         reference_paths (Sequence[str]): Its references' files.
 
     Returns:
-        dict[str, str]: Values are JSON; ``adapters`` and ``references`` are the SHA-256 of the tensors' bytes, null
-        where there are none.
+        dict[str, str]: Values are JSON; files are named without folders; ``adapters`` and ``references`` are the
+        SHA-256 of the tensors' bytes, null where there are none.
     """
+    source, description = model.source.without_folders(), describe(model)
     entries: dict[str, Any] = {
-        **describe(model),
+        **description,
+        "fingerprint": {**description["fingerprint"], "backbone": source.backbone},
         "model": "AprilGAN",
-        "backbone": model.source.backbone,
-        "pretrained": model.source.pretrained,
+        "backbone": source.backbone,
+        "pretrained": source.pretrained,
         "precision": str(model.clip.dtype).removeprefix("torch."),
         "adapters": digest(model.adapters.state_dict().values()),
         "references": digest(model.memory_banks.state_dict().values()),

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,15 @@ class CLIPSource:
     def digest(self) -> str:
         """SHA-256 of the weights file; ``random`` without one."""
         return "random" if self.path is None else file_digest(self.path)
+
+    def without_folders(self) -> "CLIPSource":
+        """The same for other machines: files by their names alone, so that nothing tells where they lie on this one."""
+        backbone = Path(self.backbone).name if self.backbone.endswith(".json") else self.backbone
+        if self.path is None or self.pretrained is None:
+            return replace(self, backbone=backbone)
+        is_file = Path(self.pretrained).expanduser() == self.path  # no tag and nothing of the hub
+        pretrained = self.path.name if is_file else self.pretrained
+        return replace(self, backbone=backbone, pretrained=pretrained, path=Path(self.path.name))
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides about every feature: architecture, weights and activation, as plain data."""

@@ -6,6 +6,7 @@
 import hashlib
 import logging
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # The exporter writes version 18; anomalib would ask for 14, to which it cannot be converted.
 ONNX_DEFAULTS = {"opset_version": 18}
+# Methods of the whole detector that a trainer lends to callbacks, as pre- and post-processor are.
+LENT_METHODS = ("log", "log_dict")
 
 
 class ExportedModel(nn.Module):
@@ -53,9 +56,15 @@ class SelfDescribingExport:
         raise NotImplementedError
 
     def to_torch(self: Any, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export for anomalib's ``TorchInferencer``, with metadata; what only training and tests need stays behind."""
+        """Export for anomalib's ``TorchInferencer``, with metadata; what only training and tests need stays behind.
+
+        The file names no folder of this machine. It judges as it is: CLIP's weights, which another class name would
+        need, do not lie where it is loaded.
+        """
         self.setup("export")
-        exported = ExportedModel(self.pre_processor, self.model, self.post_processor)
+        model = copy(self.model)  # tensors are shared
+        model.source = self.model.source.without_folders()
+        exported = ExportedModel(_by_itself(self.pre_processor), model, _by_itself(self.post_processor))
         path = Path(export_root) / "weights" / "torch" / f"{model_file_name}.pt"
         return save_torch(exported, self.export_metadata(), path)
 
@@ -82,6 +91,16 @@ def digest(tensors: Iterable[torch.Tensor]) -> str | None:
     return hashlib.sha256(b"".join(contents)).hexdigest() if contents else None
 
 
+def _by_itself(processor: nn.Module | None) -> nn.Module | None:
+    """A copy, tensors shared, that does not take the detector along into a pickle."""
+    if processor is None:
+        return None
+    alone = copy(processor)
+    for name in LENT_METHODS:
+        vars(alone).pop(name, None)
+    return alone
+
+
 def save_torch(exported: ExportedModel, entries: dict[str, str], path: Path) -> Path:
     """Write a file for ``TorchInferencer``; it is pickled, so whoever loads it needs this package."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +109,15 @@ def save_torch(exported: ExportedModel, entries: dict[str, str], path: Path) -> 
 
 
 def add_metadata(path: Path, entries: dict[str, str]) -> Path:
-    """Write metadata into an ONNX file; OpenVINO's converter takes them over as ``rt_info["framework"]``."""
+    """Write metadata into an ONNX file, in place of the exporter's, which tell where packages lie on this machine.
+
+    OpenVINO's converter takes them over as ``rt_info["framework"]``.
+    """
     import onnx
 
     model = onnx.load(path, load_external_data=False)  # weights lie in a file of their own and stay there
+    for node in model.graph.node:
+        del node.metadata_props[:]  # the exporter's stack traces
     onnx.helper.set_model_props(model, entries)
     onnx.save(model, path)
     return path

@@ -82,6 +82,14 @@ def test_inferencers_say_what_the_engine_says(model, kind, tmp_path, monkeypatch
         torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=TOLERANCE)
 
 
+def test_torch_file_does_not_tell_where_the_weights_lie(model, tmp_path):
+    model.pre_processor.log = model.log  # as a trainer does
+    content, weights = model.to_torch(tmp_path).read_bytes(), model.model.source.path
+    assert str(weights.parent).encode() not in content
+    assert str(Path(model.model.source.backbone).parent).encode() not in content
+    assert weights.name.encode() in content
+
+
 def entries_of(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 

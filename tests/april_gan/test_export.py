@@ -169,6 +169,21 @@ class TestContents:
         assert not [name for name in content["model"].state_dict() if "token_embedding" in name]
 
 
+@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
+def test_files_do_not_tell_where_things_lie_on_this_machine(build, golden_arguments, kind, tmp_path):
+    model = build("tiny_vit", 2)
+    model.pre_processor.log = model.post_processor.log_dict = model.log  # as a trainer does
+    getattr(model, f"to_{kind}")(tmp_path)
+    content = b"".join(path.read_bytes() for path in (tmp_path / "weights").rglob("*") if path.is_file())
+    used = [Path(golden_arguments("tiny_vit")[name]) for name in ("backbone", "pretrained", "adapters")]
+    folders = [path.parent for path in (*used, Path(model.reference_paths[0]), Path(torch.__file__).parent)]
+    assert [folder for folder in folders if str(folder).encode() in content] == []
+    assert b"tiny_vit.json" in content
+    assert b"tiny_vit.safetensors" in content
+    assert b"lightning_model" not in content
+    assert model.model.source.path == used[1]  # the model itself still knows
+
+
 def metadata_of(path: Path) -> dict[str, Any]:
     if path.suffix == ".pt":
         entries = torch.load(path, weights_only=False)["metadata"]

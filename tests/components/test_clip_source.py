@@ -376,3 +376,19 @@ class TestPositions:
         assert len(resized) == 1 + (side // (14 if source.is_vit else 32)) ** 2
         torch.testing.assert_close(resized[1:], torch.full_like(resized[1:], 0.25))
         assert torch.equal(state[key], given[key])  # what was passed in has not changed
+
+
+class TestWithoutFolders:
+    def test_of_files_the_names_stay(self, golden_source):
+        bare = golden_source.without_folders()
+        assert (bare.backbone, bare.pretrained) == ("tiny_vit.json", "tiny_vit.safetensors")
+        assert bare.path == Path("tiny_vit.safetensors")
+        assert bare.config == golden_source.config
+
+    @pytest.mark.parametrize(
+        ("backbone", "pretrained"), [("ViT-L/14-336", "openai"), ("ViT-B-16", "hf-hub:org/name"), ("ViT-B-16", None)]
+    )
+    def test_names_of_architectures_and_weights_stay(self, backbone, pretrained, no_download):
+        bare = CLIPSource.resolve(backbone, pretrained).without_folders()
+        assert (bare.backbone, bare.pretrained) == (backbone, pretrained)
+        assert bare.path == (None if pretrained is None else Path("downloaded.safetensors"))

@@ -407,6 +407,12 @@ def wait_for_rows(process: subprocess.Popen[str], part: Path, number: int) -> No
         time.sleep(0.002)
 
 
+def freeze_children(process: subprocess.Popen[str]) -> None:
+    """Let them neither work nor answer any more."""
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
+        os.kill(int(child), signal.SIGSTOP)
+
+
 def assert_none_is_left(process: subprocess.Popen[str]) -> None:
     """Of the process, which has ended, and those that it started; the killed ones may take a moment."""
     for _ in range(50):
@@ -443,16 +449,16 @@ def test_sigterm_stops_it_at_once_and_loses_nothing(build, tiny_arguments, many,
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds its second process in /proc")
-@pytest.mark.parametrize("rows", [5, 50], ids=["at work", "waiting for the other"])
-def test_sigterm_leaves_no_second_process(build, tiny_arguments, many, tmp_path, rows):
+@pytest.mark.parametrize(("rows", "seconds"), [(5, 0), (50, 1)], ids=["at work", "waiting for the other"])
+def test_sigterm_leaves_no_second_process(build, tiny_arguments, many, tmp_path, rows, seconds):
     output = tmp_path / "stopped.csv"
     shared = ["--batch_size=1", "--devices=2", "--strategy=ddp"]
     process = start([*words(tiny_arguments, many, output), *shared])
+    wait_for_rows(process, tmp_path / "stopped.part-1.csv", 1)
+    freeze_children(process)
     try:
-        wait_for_rows(process, tmp_path / "stopped.part-1.csv", 1)
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
-            os.kill(int(child), signal.SIGSTOP)  # it neither works nor answers any more
         wait_for_rows(process, tmp_path / "stopped.part-0.csv", rows)
+        time.sleep(seconds)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 130
     except BaseException:
