@@ -8,11 +8,16 @@ import logging
 from collections.abc import Iterable
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from anomalib.data import InferenceBatch
+from anomalib.data import AnomalibDataModule, InferenceBatch
 from torch import nn
+
+from .int8 import quantize_tower
+
+if TYPE_CHECKING:
+    from openvino import Model
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +87,19 @@ class SelfDescribingExport:
         options = {**ONNX_DEFAULTS, **kwargs}
         path: Path = super().to_onnx(export_root, model_file_name, input_size, **options)  # type: ignore[misc]
         return add_metadata(path, self.export_metadata())
+
+    @staticmethod
+    def _post_training_quantization_ov(model: "Model", datamodule: AnomalibDataModule | None = None) -> "Model":
+        """Quantise for ``INT8_PTQ``, calibrated on the validation images; the parent's would quantise cosines, too.
+
+        Raises:
+            ValueError: If there is no datamodule.
+        """
+        if datamodule is None:
+            msg = "compression_type='INT8_PTQ' is calibrated on images: give a datamodule, --data on the command line."
+            raise ValueError(msg)
+        datamodule.setup("fit")
+        return quantize_tower(model, datamodule.val_data)
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str | None:

@@ -250,7 +250,8 @@ def calibration(tmp_path_factory) -> Folder:
 
 @pytest.mark.parametrize(
     ("compression", "tolerance"),
-    [(CompressionType.FP16, 2e-2), (CompressionType.INT8, 0.1), (CompressionType.INT8_PTQ, 0.3)],
+    # Twice what was measured.
+    [(CompressionType.FP16, 1e-3), (CompressionType.INT8, 0.016), (CompressionType.INT8_PTQ, 0.09)],
 )
 def test_compressed_models_are_smaller_and_near(build, compression, tolerance, calibration, tmp_path):
     model, engine = build("tiny_vit", 0), Engine(default_root_dir=tmp_path)
