@@ -59,6 +59,14 @@ class EpochSampler(DistributedSampler[int]):
         return (self.epoch * self.number + index for index in indices)
 
 
+class EpochLoader(DataLoader[AuxiliaryBatch]):
+    """Its worker processes start with the first batch: Lightning asks for an iterator before it tells the epoch."""
+
+    def __iter__(self) -> Iterator[AuxiliaryBatch]:  # type: ignore[override]  # callers need no more than an iterator
+        """Batches of the epoch that the sampler has when the first is asked for."""
+        yield from super().__iter__()
+
+
 class AuxiliaryData(AnomalibDataModule):
     """Test images, normal and anomalous with masks, of many categories, to train on.
 
@@ -216,7 +224,7 @@ class AuxiliaryData(AnomalibDataModule):
         """
         trainer = self.trainer
         world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        return DataLoader(
+        return EpochLoader(
             self.train_data,
             batch_size=self.train_batch_size,
             sampler=EpochSampler(self.train_data, world_size, rank, self.seed),
