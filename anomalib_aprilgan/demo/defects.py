@@ -28,6 +28,7 @@ class Damage(NamedTuple):
     mask: Image
 
 
+RIM = float(np.exp(-2.5))  # of a bell curve, where a dent ends
 DARK = 0.3  # mean of the channels below which a surface cannot be darkened visibly
 
 Place: TypeAlias = tuple[float, float]
@@ -94,7 +95,8 @@ def dent(view: View, product: Product, place: Place, rng: np.random.Generator) -
     """A hollow: lit on one side, shaded on the other, and it bends the pattern."""
     radius, light = rng.uniform(0.12, 0.3), rng.uniform(0, 2 * np.pi)
     x, y = view.x - np.float32(place[0]), view.y - np.float32(place[1])
-    depth = np.exp(-(x**2 + y**2) / np.float32(0.4 * radius**2))
+    # Ends at the radius: a pattern that is bent further out would lie outside of the mask.
+    depth = np.clip(np.exp(-(x**2 + y**2) / np.float32(0.4 * radius**2)) - np.float32(RIM), 0, 1) / np.float32(1 - RIM)
     slope = (np.cos(light) * x + np.sin(light) * y) / radius * depth
     bent = _displace(product.image, 0.35 * x * depth / view.pixel, 0.35 * y * depth / view.pixel)
     image = _lit(bent, slope * rng.uniform(1.6, 2.6))

@@ -19,7 +19,7 @@ from .rendering import render
 
 logger = logging.getLogger(__name__)
 
-RENDERER = 4  # raised when pictures change, so that old files are not taken for new ones
+RENDERER = 5  # raised when pictures change, so that old files are not taken for new ones
 
 
 class RenderedProducts(AnomalibDataModule):

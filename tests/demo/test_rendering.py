@@ -60,6 +60,16 @@ def test_every_defect_shows_on_every_product_and_only_under_its_mask(category, d
     assert changed[bad.mask].mean() > changed[~near].mean() + 2
 
 
+@pytest.mark.parametrize("category", ["perforated_sheet", "label", "coin"])
+def test_dents_bend_no_pattern_outside_of_their_mask(category):
+    good, bad = render(category, 0, 1), render(category, 0, 1, "dent")
+    changed = difference(good.image, bad.image)
+    near = np.pad(bad.mask, 2)  # focus and the lens blur it this far
+    near = np.max([near[i : i + 224, j : j + 224] for i in range(5) for j in range(5)], axis=0)
+    assert changed[~near].max() <= 1
+    assert np.median(changed[bad.mask]) > 8
+
+
 @pytest.mark.parametrize("size", [17, 112, 224])
 def test_any_size_shows_the_same_scene(size):
     small, large = render("coin", 3, 2, "hole", size), render("coin", 3, 2, "hole", 2 * size)
