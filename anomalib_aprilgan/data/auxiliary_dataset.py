@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from .auxiliary_batch import AuxiliaryBatch, AuxiliaryItem
-from .image_files import SIXTEEN_BIT_MODES, open_image, read_squashed
+from .image_files import SIXTEEN_BIT_MODES, open_image, read_header, read_squashed
 from .pillow_resize import resize_mask
 
 SYNTHETIC_PROBABILITY = 0.5
@@ -91,6 +91,7 @@ class AuxiliaryDataset(AnomalibDataset):
 
         Raises:
             UnreadableImageError: If a file cannot be read.
+            ValueError: If a mask is not as large as its image.
         """
         generator = self._item_generator(index)
         row = index % len(self)
@@ -134,8 +135,9 @@ class AuxiliaryDataset(AnomalibDataset):
         if sample.label_index == LabelName.NORMAL or self.labels_only:
             is_anomalous = sample.label_index != LabelName.NORMAL
             return _Annotated(image, torch.zeros(size, dtype=torch.bool), is_anomalous=is_anomalous)
-        mask = resize_mask(torch.from_numpy(read_mask(sample.mask_path)), size) > 0.5
-        return _Annotated(image, mask, is_anomalous=True)
+        marked = read_mask(sample.mask_path)
+        check_same_size(sample.image_path, marked)
+        return _Annotated(image, resize_mask(torch.from_numpy(marked), size) > 0.5, is_anomalous=True)
 
 
 def _square(tiles: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -156,6 +158,26 @@ def read_mask(paths: Sequence[str | Path]) -> NDArray[np.bool_]:
     """
     union: NDArray[np.bool_] = np.logical_or.reduce([_read_mask_file(path) for path in paths])
     return union
+
+
+def check_same_size(image_path: str | Path, mask: NDArray[np.bool_]) -> None:
+    """Refuse a mask that does not lie on its image pixel by pixel: squashed to a square, it would mark other places.
+
+    Args:
+        image_path (str | Path): The image; one that is no file passes.
+        mask (NDArray[np.bool_]): Its mask, (H, W).
+
+    Raises:
+        ValueError: If their sizes differ.
+    """
+    header = read_header(image_path)
+    if header is not None and header.size != mask.shape:
+        (height, width), (mask_height, mask_width) = header.size, mask.shape
+        msg = (
+            f"{image_path} has {width} x {height} pixels, its mask {mask_width} x {mask_height}. Give a mask of "
+            "the same size, which lies on the image pixel by pixel."
+        )
+        raise ValueError(msg)
 
 
 def _read_mask_file(path: str | Path) -> NDArray[np.bool_]:

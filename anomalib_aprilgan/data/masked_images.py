@@ -11,7 +11,7 @@ from anomalib.data.utils import Split, ValSplitMode
 from anomalib.data.utils.label import LabelName
 from pandas import DataFrame
 
-from .auxiliary_dataset import read_mask
+from .auxiliary_dataset import check_same_size, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class MaskedImages(AnomalibDataModule):
         num_workers (int): Worker processes of the data loader.
 
     Raises:
-        ValueError: When it is set up, if folders or pairs are incomplete; the message names what is missing.
+        ValueError: When it is set up, if folders or pairs are incomplete, or an image and its mask differ in size.
 
     Example:
         >>> data = MaskedImages("thyroid", "test-image", "test-mask", root="datasets/TN3K")
@@ -80,7 +80,7 @@ class MaskedImages(AnomalibDataModule):
         if unpaired := sorted(images.keys() ^ masks.keys()):
             more = ", ..." if len(unpaired) > MAX_REPORTED else ""
             msg = (
-                f"{len(unpaired)} images of {self.image_dir} and masks of {self.mask_dir} have no partner: "
+                f"Files of {self.image_dir} and {self.mask_dir} without a partner, {len(unpaired)} in all: "
                 f"{', '.join(unpaired[:MAX_REPORTED])}{more}. Name each mask as its image; that of an image without "
                 "defects is needed, too, black all over."
             )
@@ -94,7 +94,7 @@ class MaskedImages(AnomalibDataModule):
             {
                 "image_path": str(images[stem]),
                 "mask_path": str(masks[stem]),
-                "label_index": int(LabelName.ABNORMAL if read_mask([masks[stem]]).any() else LabelName.NORMAL),
+                "label_index": int(LabelName.ABNORMAL if _is_marked(images[stem], masks[stem]) else LabelName.NORMAL),
                 "split": Split.TEST.value,
             }
             for stem in sorted(images)
@@ -105,6 +105,13 @@ class MaskedImages(AnomalibDataModule):
 
     def _create_test_split(self) -> None:
         """Leave the images as they are: the parent would put normal training images, of which there are none."""
+
+
+def _is_marked(image: Path, mask: Path) -> bool:
+    """Whether anything of an image is anomalous."""
+    marked = read_mask([mask])
+    check_same_size(image, marked)
+    return bool(marked.any())
 
 
 def _by_stem(folder: Path, argument: str) -> dict[str, Path]:

@@ -82,15 +82,20 @@ class TestMaskedImages:
     @pytest.mark.parametrize("missing", ["image/1.png", "mask/1_mask.png"])
     def test_partner_is_missing(self, root, missing):
         (root / missing).unlink()
-        with pytest.raises(ValueError, match=r"1 images of .* and masks of .* have no partner: 1\."):
+        with pytest.raises(ValueError, match=r"Files of .* without a partner, 1 in all: 1\."):
             masked(root).setup()
 
     def test_no_more_than_three_without_partner_are_named(self, root):
         (root / "mask" / "0_mask.png").rename(root / "mask" / "first.png")
-        with pytest.raises(ValueError, match=r"2 images .* no partner: 0, first\. Name each"):
+        with pytest.raises(ValueError, match=r"without a partner, 2 in all: 0, first\. Name each"):
             masked(root).setup()
         (root / "mask" / "1_mask.png").rename(root / "mask" / "second.png")
-        with pytest.raises(ValueError, match=r"4 images .* no partner: 0, 1, first, \.\.\.\. .* black all over"):
+        with pytest.raises(ValueError, match=r"partner, 4 in all: 0, 1, first, \.\.\.\. .* black all over"):
+            masked(root).setup()
+
+    def test_mask_of_another_size(self, root):
+        save(root / "mask" / "1_mask.png", np.ones((20, 30), np.uint8))
+        with pytest.raises(ValueError, match=r"1\.png has 40 x 40 pixels, its mask 30 x 20\. Give a mask of"):
             masked(root).setup()
 
     def test_two_masks_of_one_image(self, root):
