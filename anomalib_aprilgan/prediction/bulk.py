@@ -181,4 +181,4 @@ def _description(model: Detector) -> dict[str, Any]:
     """What decides about the verdicts: the model, and the thresholds of its post-processor."""
     state = {} if model.post_processor is None else model.post_processor.state_dict()
     thresholds = {name: str(value.item()) for name, value in state.items()}
-    return {**model.export_metadata(), **thresholds}
+    return {**model.export_metadata(), "thresholds": thresholds}

@@ -15,6 +15,7 @@ import pandas as pd
 from anomalib_aprilgan.components.cache import write_atomically
 
 FORMATS = (".csv", ".parquet")
+REMEDY = "Name another file, --output on the command line: a table has verdicts of one model on one folder."
 
 
 class Row(NamedTuple):
@@ -73,10 +74,10 @@ class Journal:
         if self.description.exists():
             earlier = json.loads(self.description.read_text(encoding="utf-8"))
             if different := sorted(key for key in description if description[key] != earlier.get(key)):
-                msg = f"{self.path} was begun with another {', '.join(different)}. Choose another output."
+                msg = f"{self.path} was begun with another {', '.join(different)}. {REMEDY}"
                 raise ValueError(msg)
         elif self.path.exists():
-            msg = f"{self.path} exists, and {self.description.name} does not say what made it. Choose another output."
+            msg = f"{self.path} exists, and {self.description.name} does not say what made it. {REMEDY}"
             raise ValueError(msg)
         else:
             # Processes that begin at the same time write the same; none may read half of it.

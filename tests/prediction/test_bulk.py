@@ -155,13 +155,13 @@ def test_started_again_reads_only_what_could_not_be_read(build, folder, tmp_path
 def test_rows_of_two_models_are_not_mixed(build, tiny_arguments, folder, tmp_path, change, named):
     predict(build(), folder, tmp_path / "all.csv")
     other = AprilGAN(**{"class_name": "bottle", **tiny_arguments, **change})
-    with pytest.raises(ValueError, match=rf"all\.csv was begun with another {named}\. Choose another output"):
+    with pytest.raises(ValueError, match=rf"all\.csv was begun with another {named}\. Name another file, --output on"):
         predict(other, folder, tmp_path / "all.csv")
 
 
 def test_maps_cannot_be_asked_for_halfway(build, folder, tmp_path):
     predict(build(), folder, tmp_path / "all.csv")
-    with pytest.raises(ValueError, match=r"all\.csv was begun with another maps\. Choose another output"):
+    with pytest.raises(ValueError, match=r"all\.csv was begun with another maps\. Name another file, --output on"):
         predict(build(), folder, tmp_path / "all.csv", tmp_path / "maps")
 
 
@@ -169,7 +169,7 @@ def test_photos_of_another_folder_have_no_verdict_yet(build, folder, tmp_path):
     predict(build(), folder, tmp_path / "all.csv")
     monday = tmp_path / "monday"
     shutil.copytree(folder, monday)
-    with pytest.raises(ValueError, match=r"all\.csv was begun with another data\. Choose another output"):
+    with pytest.raises(ValueError, match=r"all\.csv was begun with another data\. Name another file, --output on"):
         predict(build(), monday, tmp_path / "all.csv")
 
 
