@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .categories import CLIP_TRAINING, INVENTED
 from .defects import DEFECTS
-from .rendering import render
+from .rendering import RENDERER, render
 
 CHUNK = 256  # pairs a file, at most
 # Shares of the pictures; all other categories of the CLIP's training share the rest evenly.
@@ -81,6 +81,8 @@ class PicturePool:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [chunk for chunk in range(self.chunks) if not self._path(chunk).is_file()]
+        if not missing:
+            return
         with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as executor:
             list(tqdm(executor.map(self._draw_chunk, missing), "drawing", total=len(missing), unit_scale=self.chunk))
 
@@ -100,7 +102,7 @@ class PicturePool:
         return (self[number] for number in range(len(self)))
 
     def _path(self, chunk: int) -> Path:
-        return self.folder / f"size{self.size}-seed{self.seed}-pairs{self.chunk}-{chunk:04d}.npy"
+        return self.folder / f"renderer{RENDERER}-size{self.size}-seed{self.seed}-pairs{self.chunk}-{chunk:04d}.npy"
 
     def _draw_chunk(self, chunk: int) -> None:
         cv2.setNumThreads(1)

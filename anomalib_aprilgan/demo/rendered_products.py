@@ -15,11 +15,9 @@ from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 
 from .categories import check_category
 from .defects import DEFECTS
-from .rendering import render
+from .rendering import RENDERER, render
 
 logger = logging.getLogger(__name__)
-
-RENDERER = 5  # raised when pictures change, so that old files are not taken for new ones
 
 
 class RenderedProducts(AnomalibDataModule):
@@ -80,8 +78,11 @@ class RenderedProducts(AnomalibDataModule):
         if wrong := [f"{name}={count}" for name, count in counts.items() if count < 1]:
             msg = f"{', '.join(wrong)} must be at least 1."
             raise ValueError(msg)
-        if image_size < 16 or seed < 0:
-            msg = f"image_size={image_size} must be at least 16 pixels, and seed={seed} 0 or more."
+        if not isinstance(image_size, int) or image_size < 16:
+            msg = f"image_size={image_size!r} must be the side of a square in pixels, at least 16."
+            raise ValueError(msg)
+        if seed < 0:
+            msg = f"seed={seed} must be 0 or more: it is the number of the product line."
             raise ValueError(msg)
         self.category = category
         self.image_size = image_size

@@ -35,6 +35,7 @@ from anomalib_aprilgan.components.embedded import (
     PROMPTS_FILE,
     WEIGHTS_FILE,
 )
+from anomalib_aprilgan.components.interrupts import is_stop
 from anomalib_aprilgan.components.trained_file import write_trained
 from anomalib_aprilgan.data import AuxiliaryData
 
@@ -51,6 +52,7 @@ PROCESSES = 2  # of one thread each: on matrices this small they do nearly twice
 ADAPTER_LINES = 4  # product lines of each category that the adapters are trained on
 ADAPTER_EPOCHS = 4
 PROMPT_EPOCHS = 3
+STOPPED = 130  # status of a command that Ctrl-C stopped
 
 
 class EpochByEpoch(LightningDataModule):
@@ -194,11 +196,20 @@ def train(
         prompt_epochs: Epochs of prompt training.
         seed: Settles everything.
         processes: For drawing, and for training on a machine without GPU.
+
+    Raises:
+        SystemExit: If Ctrl-C stopped it, with status 130; the same command goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    train_clip(folder, schedule, pool_pairs, pairs, seed, processes)
-    train_adapters(folder, adapter_lines, adapter_epochs)
-    train_prompts(folder, adapter_lines, prompt_epochs, seed)
+    try:
+        train_clip(folder, schedule, pool_pairs, pairs, seed, processes)
+        train_adapters(folder, adapter_lines, adapter_epochs)
+        train_prompts(folder, adapter_lines, prompt_epochs, seed)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not is_stop(error):
+            raise
+        sys.stderr.write("Stopped. The same command goes on from the last epoch that ended.\n")
+        raise SystemExit(STOPPED) from None
     sys.stdout.write(f"{CONFIG_FILE}, {WEIGHTS_FILE}, {ADAPTERS_FILE} and {PROMPTS_FILE} are in {folder}.\n")
 
 

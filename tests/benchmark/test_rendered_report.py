@@ -12,7 +12,7 @@ from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark import rendered_products as report
 from anomalib_aprilgan.benchmark.rendered_products import line_interval, measure, report_rendered_products
 from anomalib_aprilgan.demo import RenderedProducts
-from anomalib_aprilgan.demo.rendered_products import RENDERER
+from anomalib_aprilgan.demo.rendering import RENDERER
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

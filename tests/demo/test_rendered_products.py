@@ -78,8 +78,9 @@ def test_nothing_is_left_of_a_broken_writing(products, monkeypatch):
     [
         ({"category": "cheese"}, "category='cheese' is unknown"),
         ({"train_images": 0, "good_images": -1}, "train_images=0, good_images=-1 must be at least 1"),
-        ({"image_size": 4}, "image_size=4 must be at least 16 pixels"),
-        ({"seed": -1}, "seed=-1 0 or more"),
+        ({"image_size": 4}, "image_size=4 must be the side of a square in pixels, at least 16"),
+        ({"image_size": (64, 64)}, r"image_size=\(64, 64\) must be the side of a square"),
+        ({"seed": -1}, "seed=-1 must be 0 or more"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
