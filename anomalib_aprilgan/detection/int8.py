@@ -3,6 +3,9 @@
 
 """A detector in INT8: the image tower's blocks alone; pictures on their way in and cosines stay exact."""
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from anomalib.data import AnomalibDataset
@@ -28,13 +31,14 @@ def quantize_tower(model: "Model", data: AnomalibDataset) -> "Model":
     import nncf
 
     smoothing = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
-    return nncf.quantize(
-        model,
-        nncf.Dataset(data, lambda item: item.image[None]),
-        model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=nncf.IgnoredScope(names=outside_tower(model)),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smoothing),
-    )
+    with _quiet("nncf"):  # a line for every operation that stays exact
+        return nncf.quantize(
+            model,
+            nncf.Dataset(data, lambda item: item.image[None]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=nncf.IgnoredScope(names=outside_tower(model)),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smoothing),
+        )
 
 
 def outside_tower(model: "Model") -> list[str]:
@@ -62,6 +66,18 @@ def outside_tower(model: "Model") -> list[str]:
         if each.get_type_name() == NORM or _sources(each) & behind:
             behind.add(each.get_friendly_name())
     return [each.get_friendly_name() for each in operations if each.get_friendly_name() in before | behind]
+
+
+@contextmanager
+def _quiet(name: str) -> Generator[None, None, None]:
+    """Let a logger tell no more than warnings."""
+    chatty = logging.getLogger(name)
+    level = chatty.level
+    chatty.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        chatty.setLevel(level)
 
 
 def _sources(operation: "Node") -> set[str]:
