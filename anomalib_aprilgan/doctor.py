@@ -150,8 +150,9 @@ def find_registration() -> Iterator[Finding]:
     is_listed = any(plugin.value == ENTRY_POINT for plugin in plugins)
     listed = f"{ENTRY_POINT} {'is' if is_listed else 'is not'} in the group {hook.GROUP}"
     yield Finding(ok=is_listed, subject="entry point", detail=listed, remedy="" if is_listed else INSTALL)
+    package = ENTRY_POINT.partition(":")[0]
     for plugin in plugins:
-        if plugin.value != ENTRY_POINT:
+        if plugin.module.partition(".")[0] != package:
             yield Finding(ok=None, subject="other plugin", detail=f"{plugin.name} = {plugin.value}")
     yield _find_hook(hook.GROUP, hook.SWITCH)
     yield from _find_model()

@@ -178,8 +178,8 @@ def _explain(repo_id: str, filenames: Sequence[str], reason: str) -> str:
     return (
         f"Weights '{filenames[0]}' of '{repo_id}' are not on this machine and cannot be downloaded: {reason}. "
         f"Do one of these: copy the file ({' or '.join(filenames)}) from {constants.ENDPOINT}/{repo_id} to any place "
-        "and pass pretrained=PATH, with quick_gelu as for the tag; put the hub's cache of another machine at "
-        f"{folder} (HF_HOME moves it); "
+        "and pass pretrained=PATH, to AprilGAN with quick_gelu as for the tag; "
+        f"put the hub's cache of another machine at {folder} (HF_HOME moves it); "
         "name a mirror in HF_ENDPOINT; or, where HF_HUB_OFFLINE is set and the network may be used, unset it. "
         f"To try out without any download, use the small CLIP of this package: backbone={BACKBONE}."
     )
