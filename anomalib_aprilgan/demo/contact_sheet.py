@@ -3,13 +3,16 @@
 
 """All categories at a glance: ``python -m anomalib_aprilgan.demo.contact_sheet FILE``.
 
-Each category has a good part and, below it, a defective one of the same product line with the mask's outline.
+Below its name each category has a good part and, below that, a defective one of the same product line with the
+mask's outline.
 """
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from .categories import CATEGORIES
 from .defects import DEFECTS
@@ -17,6 +20,7 @@ from .rendering import render
 
 COLUMNS = 14
 OUTLINE = (255, 0, 255)
+CAPTION = 14  # height in pixels
 
 
 def draw_contact_sheet(path: Path, size: int = 96, line: int = 1) -> None:
@@ -34,13 +38,20 @@ def draw_contact_sheet(path: Path, size: int = 96, line: int = 1) -> None:
         bad = render(category, line, 1, kinds[number % len(kinds)], size)
         edge = cv2.morphologyEx(bad.mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
         outlined = np.where(edge[..., None] > 0, np.array(OUTLINE, np.uint8), bad.image)
-        cells.append(np.concatenate([good.image, outlined]))
+        cells.append(np.concatenate([_caption(category, size), good.image, outlined]))
     blank = np.full_like(cells[0], 255)
     cells += [blank] * (-len(cells) % COLUMNS)
     rows = [np.concatenate(cells[start : start + COLUMNS], axis=1) for start in range(0, len(cells), COLUMNS)]
     if not cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1]):
         msg = f"{path} cannot be written. Give a file such as sheet.png in a folder where you may write."
         raise OSError(msg)
+
+
+def _caption(text: str, width: int) -> NDArray[np.uint8]:
+    """Black on white, (CAPTION, width, 3)."""
+    strip = Image.new("RGB", (width, CAPTION), "white")
+    ImageDraw.Draw(strip).text((1, 0), text, fill="black")
+    return np.asarray(strip)
 
 
 if __name__ == "__main__":
