@@ -41,3 +41,14 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     for name, weight in whole.items():
         torch.testing.assert_close(weight, parts[name], rtol=0, atol=0, msg=name)
     assert "attn_mask" not in whole
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train_clip", stop)
+    with pytest.raises(SystemExit) as stopped:
+        module.train(tmp_path)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "Stopped. The same command goes on from the last epoch that ended.\n"
