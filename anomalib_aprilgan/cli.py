@@ -6,7 +6,7 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NoReturn
 
@@ -145,6 +145,8 @@ def predict(
     import logging
     from pathlib import Path
 
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from .prediction.bulk import predict_folder
     from .prediction.detectors import build_detector
 
@@ -157,7 +159,7 @@ def predict(
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. The same command goes on from there.\n")
         return 130
-    except (OSError, ValueError, ModuleNotFoundError) as error:  # rows that are written stay
+    except (OSError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:  # rows that are written stay
         sys.stderr.write(f"error: {error}\n")
         return 2
     without = [row for row in rows if row.error]
@@ -210,34 +212,32 @@ def speed(
         json: File for the results.
 
     Returns:
-        0, 2 if a value is wrong, 130 if it was stopped.
+        0, 1 if a process was killed for its memory, 2 if a value is wrong, 130 if it was stopped.
     """
-    from pathlib import Path
-
     from .benchmark.contenders import Settings as SpeedSettings
+    from .benchmark.peak_memory import KilledError
     from .benchmark.speed import measure_speed, use_threads
-    from .benchmark.speed_report import SpeedReport
-    from .components.interrupts import is_stop
+    from .benchmark.speed_report import tell
+    from .components.interrupts import STOPPED, is_stop, stopped_by_signals
 
     chosen = settings_of(backbone).unless_given(None, image_size, layers)  # of the weights only their shapes count
-    try:
+
+    def begin() -> Iterator[dict[str, Any]]:
         use_threads(threads)
         settings = SpeedSettings(backbone, chosen.image_size, tuple(chosen.layers), precision, batch_size, device)
-        report = SpeedReport(None if json is None else Path(json))
-        measured = measure_speed(settings, repeats, parts)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        return measure_speed(settings, repeats, parts)
+
     try:
-        for part in measured:
-            sys.stdout.write(report.add(part))
-            sys.stdout.flush()  # into a pipe, too
+        with stopped_by_signals():
+            return tell(begin, json)
+    except KilledError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     except (KeyboardInterrupt, SystemExit) as error:
         if not is_stop(error):
             raise
         sys.stderr.write("Stopped. What was measured before stays.\n")
-        return 130
-    return 0
+        return STOPPED
 
 
 COMMANDS: dict[str, Callable[..., int]] = {

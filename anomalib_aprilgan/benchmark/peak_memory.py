@@ -62,6 +62,10 @@ def _status(entry: str) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
+class KilledError(RuntimeError):
+    """A process whose memory was to be measured was killed."""
+
+
 def peak_in_new_process(
     build: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], device: str, threads: int
 ) -> int:
@@ -74,7 +78,7 @@ def peak_in_new_process(
         threads: Of PyTorch.
 
     Raises:
-        RuntimeError: If the process is killed, as systems do that run out of memory.
+        KilledError: If the process is killed, as systems do that run out of memory.
     """
     # A Pool would wait for ever for a process that was killed.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -85,7 +89,7 @@ def peak_in_new_process(
                 "The process whose memory is measured was killed, most likely because there is not enough of it. Leave "
                 "memory out of --parts, or take a smaller backbone, image or batch."
             )
-            raise RuntimeError(msg) from error
+            raise KilledError(msg) from error
 
 
 def _peak(build: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], device: str, threads: int) -> int:

@@ -4,7 +4,8 @@
 """What ``anomalib-aprilgan speed`` has measured until now, for eyes and machines."""
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -40,6 +41,28 @@ class SpeedReport:
         if lines and self.path is not None:  # settings alone must not take the place of earlier results
             write_atomically(self.path, json.dumps(self.results, indent=2).encode())
         return lines
+
+
+def tell(begin: Callable[[], Iterator[Mapping[str, Any]]], json_path: str | None) -> int:
+    """Print each part, and write the file, as soon as it is measured.
+
+    Args:
+        begin: Checks all values, and hands out the parts.
+        json_path: File for the results; None writes none.
+
+    Returns:
+        0, or 2 if a value is wrong, which is told.
+    """
+    try:
+        report = SpeedReport(None if json_path is None else Path(json_path))
+        measured = begin()
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    for part in measured:
+        sys.stdout.write(report.add(part))
+        sys.stdout.flush()  # into a pipe, too
+    return 0
 
 
 def _check_writable(path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import distributed
 
-from anomalib_aprilgan.components.interrupts import Stop, is_stop, stopped_by_signals
+from anomalib_aprilgan.components.interrupts import Stop, ended_though_deaf, is_stop, stopped_by_signals
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 from .detectors import Detector
@@ -111,7 +112,8 @@ def predict_folder(
         paths, journal = list_photos(folder), Journal(output)
         model = _prepare(build())
         # Photos are known by their names in the folder: another one may have the same.
-        done = journal.open({**_description(model), "data": str(folder.resolve()), "maps": maps is not None})
+        folders = {"data": str(folder.resolve()), "maps": maps and str(maps.resolve())}
+        done = journal.open({**_description(model), **folders})
         open_paths = [path for path in paths if name_of(path, folder) not in done]
         logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
         writer: Any = ResultWriter(journal, maps, stop)
@@ -123,11 +125,11 @@ def predict_folder(
             use_distributed_sampler=False,
             **trainer_arguments,
         )
-        with _no_process_left_behind(trainer):
+        with _no_process_left_behind(trainer), ended_though_deaf(stop, partial(_kill_started, trainer)):
             if open_paths:
                 loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
                 trainer.predict(model, loader, return_predictions=False)  # memory stays flat
-            _wait_for_others()
+            _wait_for_others(stop)
         if not trainer.is_global_zero:
             return []
         if unjudged := _unjudged([name_of(path, folder) for path in paths], journal):
@@ -154,18 +156,23 @@ def _no_process_left_behind(trainer: Trainer) -> Generator[None, None, None]:
     try:
         yield
     except BaseException as error:
-        if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(KILL)  # they may wait for this one and hear nothing else
+        _kill_started(trainer)
         if is_stop(error):
             raise KeyboardInterrupt from error
         raise
 
 
-def _wait_for_others() -> None:
+def _kill_started(trainer: Trainer) -> None:
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(KILL)  # they may wait for this one and hear nothing else
+
+
+def _wait_for_others(stop: Stop) -> None:
     """Wait until all processes are here; no signal gets through to one that waits in ``barrier`` itself."""
     if distributed.is_available() and distributed.is_initialized():
         arrival = distributed.barrier(async_op=True)
         while not arrival.is_completed():
+            stop.check()
             time.sleep(PATIENCE)
         arrival.wait()  # raises what went wrong
 

@@ -74,7 +74,7 @@ class Journal:
         if self.description.exists():
             earlier = json.loads(self.description.read_text(encoding="utf-8"))
             if different := sorted(key for key in description if description[key] != earlier.get(key)):
-                msg = f"{self.path} was begun with another {', '.join(different)}. {REMEDY}"
+                msg = f"{self.path} was begun with other settings ({', '.join(different)}). {REMEDY}"
                 raise ValueError(msg)
         elif self.path.exists():
             msg = f"{self.path} exists, and {self.description.name} does not say what made it. {REMEDY}"

@@ -27,11 +27,16 @@ def list_photos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         msg = f"data={str(folder)!r} is no folder. Give a folder of photos."
         raise FileNotFoundError(msg)
-    paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and not path.is_dir())
+    # Whoever opens a pipe waits for ever; a link to nothing is a photo that cannot be read.
+    paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and (path.is_file() or _is_broken(path)))
     if not paths:
         msg = f"data={str(folder)!r} holds no images."
         raise ValueError(msg)
     return paths
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def name_of(path: Path, folder: Path) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from anomalib_aprilgan import AnomalyCLIPModel, AprilGANModel
 from anomalib_aprilgan.benchmark import contenders, speed, text_setup
 from anomalib_aprilgan.benchmark.machine import processor_name
-from anomalib_aprilgan.benchmark.peak_memory import peak_in_new_process
+from anomalib_aprilgan.benchmark.peak_memory import KilledError, peak_in_new_process
 from anomalib_aprilgan.benchmark.turns import Pair, Ratio, ratio_of, take_turns
 from anomalib_aprilgan.cli import main
 from anomalib_aprilgan.components.embedded import IMAGE_SIZE, LAYERS
@@ -210,7 +210,7 @@ def die():
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_not_waited_for():
-    with pytest.raises(RuntimeError, match=r"was killed, most likely .* Leave memory out of --parts, or take"):
+    with pytest.raises(KilledError, match=r"was killed, most likely .* Leave memory out of --parts, or take"):
         peak_in_new_process(die, (), "cpu", 1)
 
 

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 NAMES = ["a.jpg", "a.png", "b.png", "deep/d.png", "deep/er/c.png", "sixteen.png"]
 BROKEN = ["broken.png", "empty.jpg"]
+PATIENCE = 60  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +156,40 @@ def test_started_again_reads_only_what_could_not_be_read(build, folder, tmp_path
 def test_rows_of_two_models_are_not_mixed(build, tiny_arguments, folder, tmp_path, change, named):
     predict(build(), folder, tmp_path / "all.csv")
     other = AprilGAN(**{"class_name": "bottle", **tiny_arguments, **change})
-    with pytest.raises(ValueError, match=rf"all\.csv was begun with another {named}\. Name another file, --output on"):
+    with pytest.raises(ValueError, match=rf"all\.csv was begun with other settings \({named}\)\. Name another"):
         predict(other, folder, tmp_path / "all.csv")
 
 
 def test_maps_cannot_be_asked_for_halfway(build, folder, tmp_path):
     predict(build(), folder, tmp_path / "all.csv")
-    with pytest.raises(ValueError, match=r"all\.csv was begun with another maps\. Name another file, --output on"):
+    with pytest.raises(ValueError, match=r"all\.csv was begun with other settings \(maps\)\. Name another"):
         predict(build(), folder, tmp_path / "all.csv", tmp_path / "maps")
+
+
+def test_maps_stay_in_one_folder(build, folder, tmp_path):
+    predict(build(), folder, tmp_path / "all.csv", tmp_path / "maps")
+    with pytest.raises(ValueError, match=r"all\.csv was begun with other settings \(maps\)\. Name another"):
+        predict(build(), folder, tmp_path / "all.csv", tmp_path / "elsewhere")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_pipes_are_no_photos(folder, tmp_path):
+    shutil.copy(folder / "b.png", tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    assert photos.list_photos(tmp_path) == [tmp_path / "b.png", tmp_path / "gone.png"]
+
+
+def test_what_the_trainer_refuses_is_one_line(tiny_arguments, folder, tmp_path, capsys):
+    assert main([*words(tiny_arguments, folder, tmp_path / "all.csv"), "--devices=0"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
 
 def test_photos_of_another_folder_have_no_verdict_yet(build, folder, tmp_path):
     predict(build(), folder, tmp_path / "all.csv")
     monday = tmp_path / "monday"
     shutil.copytree(folder, monday)
-    with pytest.raises(ValueError, match=r"all\.csv was begun with another data\. Name another file, --output on"):
+    with pytest.raises(ValueError, match=r"all\.csv was begun with other settings \(data\)\. Name another"):
         predict(build(), monday, tmp_path / "all.csv")
 
 
@@ -367,25 +387,40 @@ class TestModels:
         assert "error: " in capsys.readouterr().err
 
 
-def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "anomalib_aprilgan.cli", *arguments]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=variables, start_new_session=True, **pipes)
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the command in a group of its own, and leaves none of it behind."""
+    started = []
+
+    def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "anomalib_aprilgan.cli", *arguments]
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, env=variables, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.fixture
 def many(folder, tmp_path) -> Path:
     """A hundred photos."""
-    many = tmp_path / "many"
+    return link_photos(folder, tmp_path / "many", 100)
+
+
+def link_photos(folder: Path, many: Path, number: int) -> Path:
     many.mkdir()
-    for index in range(100):
+    for index in range(number):
         (many / f"{index:03}.png").symlink_to(folder / NAMES[index % 2])
     return many
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_nothing(build, tiny_arguments, many, tmp_path, monkeypatch):
+def test_a_killed_process_loses_nothing(start, build, tiny_arguments, many, tmp_path, monkeypatch):
     output, part = tmp_path / "killed.csv", tmp_path / "killed.part-0.csv"
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
     wait_for_rows(process, part, 6)
@@ -402,8 +437,10 @@ def test_a_killed_process_loses_nothing(build, tiny_arguments, many, tmp_path, m
 
 
 def wait_for_rows(process: subprocess.Popen[str], part: Path, number: int) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not (part.exists() and part.read_bytes().count(b"\n") >= number):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
@@ -415,14 +452,18 @@ def freeze_children(process: subprocess.Popen[str]) -> None:
 
 def assert_none_is_left(process: subprocess.Popen[str]) -> None:
     """Of the process, which has ended, and those that it started; the killed ones may take a moment."""
-    for _ in range(50):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
+    deadline = time.monotonic() + PATIENCE
+    while alive := [group for group, state in groups_and_states() if group == process.pid and state not in "ZX"]:
+        assert time.monotonic() < deadline, alive
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    pytest.fail("a process outlived the one that had started it")
+
+
+def groups_and_states() -> Iterator[tuple[int, str]]:
+    """Of every process."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            yield int(group), state
 
 
 def assert_goes_on_to_the_same_table(build, many: Path, output: Path) -> None:
@@ -434,12 +475,12 @@ def assert_goes_on_to_the_same_table(build, many: Path, output: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_stops_it_at_once_and_loses_nothing(build, tiny_arguments, many, tmp_path):
+def test_sigterm_stops_it_at_once_and_loses_nothing(start, build, tiny_arguments, many, tmp_path):
     output, part = tmp_path / "stopped.csv", tmp_path / "stopped.part-0.csv"
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
     wait_for_rows(process, part, 5)
     process.send_signal(signal.SIGTERM)
-    _, logged = process.communicate(timeout=60)
+    _, logged = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, logged
     assert "Stopped. The same command goes on from there." in logged
     assert 5 <= part.read_bytes().count(b"\n") < 100
@@ -449,29 +490,38 @@ def test_sigterm_stops_it_at_once_and_loses_nothing(build, tiny_arguments, many,
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds its second process in /proc")
-@pytest.mark.parametrize(("rows", "seconds"), [(5, 0), (50, 1)], ids=["at work", "waiting for the other"])
-def test_sigterm_leaves_no_second_process(build, tiny_arguments, many, tmp_path, rows, seconds):
-    output = tmp_path / "stopped.csv"
+@pytest.mark.parametrize(("rows", "seconds"), [(5, 0), (200, 1)], ids=["at work", "waiting for the other"])
+def test_sigterm_leaves_no_second_process(start, build, tiny_arguments, folder, tmp_path, rows, seconds):
+    many, output = link_photos(folder, tmp_path / "many", 400), tmp_path / "stopped.csv"
     shared = ["--batch_size=1", "--devices=2", "--strategy=ddp"]
     process = start([*words(tiny_arguments, many, output), *shared])
     wait_for_rows(process, tmp_path / "stopped.part-1.csv", 1)
     freeze_children(process)
-    try:
-        wait_for_rows(process, tmp_path / "stopped.part-0.csv", rows)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 130
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
+    wait_for_rows(process, tmp_path / "stopped.part-0.csv", rows)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=PATIENCE) == 130
     assert_none_is_left(process)
-    process.communicate()
     assert_goes_on_to_the_same_table(build, many, output)
 
 
 @pytest.mark.slow
+def test_sigterm_ends_a_machine_that_waits_for_another(start, tiny_arguments, folder, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    arguments = [*words(tiny_arguments, folder, tmp_path / "all.csv"), "--num_nodes=2", "--devices=1", "--strategy=ddp"]
+    process = start(arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0")
+    while "Initializing distributed" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(1)  # in a library by now, which waits
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=PATIENCE) == 130
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["--devices=2", "--num_nodes=2"])
-def test_two_processes_share_the_photos(build, tiny_arguments, folder, tmp_path, split):
+def test_two_processes_share_the_photos(start, build, tiny_arguments, folder, tmp_path, split):
     alone = predict(build(), folder, tmp_path / "alone.csv")
     arguments = [*words(tiny_arguments, folder, tmp_path / "shared.csv"), split, "--strategy=ddp"]
     if split == "--devices=2":
@@ -491,7 +541,7 @@ def test_two_processes_share_the_photos(build, tiny_arguments, folder, tmp_path,
 
 
 @pytest.mark.slow
-def test_more_processes_than_photos(tiny_arguments, folder, tmp_path):
+def test_more_processes_than_photos(start, tiny_arguments, folder, tmp_path):
     (tmp_path / "one").mkdir()
     shutil.copy(folder / "b.png", tmp_path / "one")
     arguments = words(tiny_arguments, tmp_path / "one", tmp_path / "all.csv")
