@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # The exporter writes version 18; anomalib would ask for 14, to which it cannot be converted.
 ONNX_DEFAULTS = {"opset_version": 18}
+# Anything but None; the parent knows which axes.
+DYNAMIC = "by default"
 # Methods of the whole detector that a trainer lends to callbacks, as pre- and post-processor are.
 LENT_METHODS = ("log", "log_dict")
 
@@ -80,7 +82,14 @@ class SelfDescribingExport:
         input_size: tuple[int, int] | None = None,
         **kwargs: Any,  # ruff: ignore[any-type] - of torch.onnx.export
     ) -> Path:
-        """Export as ONNX, with metadata; OpenVINO's model is made of it. Arguments are the parent's."""
+        """Export as ONNX, with metadata; OpenVINO's model is made of it. Arguments are the parent's.
+
+        Raises:
+            ValueError: If the batch is fixed, and so the size, but no size is given.
+        """
+        if input_size is None and kwargs.get("dynamic_axes", DYNAMIC) is None:
+            msg = "dynamic_axes=None fixes batch and size of the images. Name the size, too: input_size=(1024, 1024)."
+            raise ValueError(msg)
         self.setup("export")
         if self.model.clip.dtype == torch.bfloat16:
             logger.warning("ONNX Runtime cannot run bf16 on CPUs. Build the model with precision='fp32' to export it.")
@@ -93,13 +102,20 @@ class SelfDescribingExport:
         """Quantise for ``INT8_PTQ``, calibrated on the validation images; the parent's would quantise cosines, too.
 
         Raises:
-            ValueError: If there is no datamodule.
+            ValueError: If there is no datamodule, or it has no validation images.
         """
         if datamodule is None:
             msg = "compression_type='INT8_PTQ' is calibrated on images: give a datamodule, --data on the command line."
             raise ValueError(msg)
         datamodule.setup("fit")
-        return quantize_tower(model, datamodule.val_data)
+        images = getattr(datamodule, "val_data", None)
+        if images is None:
+            msg = (
+                f"compression_type='INT8_PTQ' is calibrated on validation images, and {datamodule.name} has none: give "
+                "it another val_split_mode than none."
+            )
+            raise ValueError(msg)
+        return quantize_tower(model, images)
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str | None:

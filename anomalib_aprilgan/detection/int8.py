@@ -6,9 +6,11 @@
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from anomalib.data import AnomalibDataset
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from openvino import Model, Node
@@ -26,15 +28,23 @@ def quantize_tower(model: "Model", data: AnomalibDataset) -> "Model":
 
     Args:
         model (Model): Of OpenVINO, from image to verdict.
-        data (AnomalibDataset): Images for calibration, one by one: a fixed batch is 1. The first 300 are used.
+        data (AnomalibDataset): Images for calibration, one by one: a fixed batch is 1. The first 300 are used, in the
+            model's own size where it has one.
     """
     import nncf
+
+    height, width = model.input().get_partial_shape()[2:]
+    size = None if height.is_dynamic or width.is_dynamic else (height.get_length(), width.get_length())
+
+    def read(item: Any) -> torch.Tensor:  # ruff: ignore[any-type] - fields of an item may be None, by their type
+        image: torch.Tensor = item.image[None]  # (1, 3, H, W)
+        return image if size is None else functional.interpolate(image, size, mode="bilinear", antialias=True)
 
     smoothing = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
     with _quiet("nncf"):  # a line for every operation that stays exact
         return nncf.quantize(
             model,
-            nncf.Dataset(data, lambda item: item.image[None]),
+            nncf.Dataset(data, read),
             model_type=nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=outside_tower(model)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smoothing),

@@ -120,6 +120,11 @@ def test_batch_can_be_fixed(build, tmp_path):
     assert_same_verdicts(model, run_onnx(path, images), images)
 
 
+def test_fixed_batches_need_a_size(build, tmp_path):
+    with pytest.raises(ValueError, match=r"dynamic_axes=None fixes batch and size .* Name the size"):
+        build("tiny_vit", 0).to_onnx(tmp_path, dynamic_axes=None)
+
+
 def test_exports_in_bf16_tell_what_cannot_run_them(tiny_arguments, tmp_path, caplog):
     AprilGAN("bottle", **tiny_arguments, precision="bf16").to_onnx(tmp_path)
     assert "Build the model with precision='fp32' to export it" in caplog.text
@@ -250,8 +255,8 @@ def calibration(tmp_path_factory) -> Folder:
 
 @pytest.mark.parametrize(
     ("compression", "tolerance"),
-    # Twice what was measured.
-    [(CompressionType.FP16, 1e-3), (CompressionType.INT8, 0.016), (CompressionType.INT8_PTQ, 0.09)],
+    # Two to three times what was measured: rounding differs between processors.
+    [(CompressionType.FP16, 2e-3), (CompressionType.INT8, 0.025), (CompressionType.INT8_PTQ, 0.15)],
 )
 def test_compressed_models_are_smaller_and_near(build, compression, tolerance, calibration, tmp_path):
     model, engine = build("tiny_vit", 0), Engine(default_root_dir=tmp_path)

@@ -80,14 +80,10 @@ def test_exports_stand_beside_torch(small_products, golden_arguments, tmp_path):
     assert outcomes[first].map_difference == 0
     for name in ("ONNX Runtime fp32", "OpenVINO fp32"):
         assert 0 < outcomes[name].map_difference < 1e-4
-    measured = {
-        "PyTorch bf16": 0.0021,
-        "OpenVINO fp16": 0.0003,
-        "OpenVINO int8 weights": 0.0044,
-        "OpenVINO int8": 0.0175,
-    }
-    for name, difference in measured.items():
-        assert 0 < outcomes[name].map_difference < 2 * difference
+    # Several times what was measured: rounding differs between processors.
+    bounds = {"PyTorch bf16": 0.01, "OpenVINO fp16": 0.002, "OpenVINO int8 weights": 0.02, "OpenVINO int8": 0.1}
+    for name, bound in bounds.items():
+        assert 0 < outcomes[name].map_difference < bound
 
 
 def test_exports_of_all_categories_come_into_one_table(tmp_path, monkeypatch, capsys):

@@ -64,6 +64,12 @@ def test_calibration_needs_images():
         SelfDescribingExport._post_training_quantization_ov(small_graph(), None)
 
 
+def test_calibration_needs_validation_images(tmp_path):
+    data = RenderedProducts("coin", tmp_path, 32, 1, 1, 1, val_split_mode="none")
+    with pytest.raises(ValueError, match="RenderedProducts has none: give it another val_split_mode"):
+        SelfDescribingExport._post_training_quantization_ov(small_graph(), data)
+
+
 @pytest.fixture(scope="module")
 def coins(tmp_path_factory) -> RenderedProducts:
     """Good and defective parts, and 8 good ones for calibration; batches of other sizes than the export's."""
@@ -78,9 +84,9 @@ DETECTORS = {
     "AprilGAN": lambda coins: AprilGAN("coin", 1, coins.folder / "train" / "good", **SMALL_CLIP),
     "AnomalyCLIP": lambda coins: AnomalyCLIP(**SMALL_CLIP),
 }
-# Twice what was measured for maps and scores. Anomalib's own quantisation moves them by 0.24 and 0.51, and makes a file
-# of the small AnomalyCLIP that does not load.
-BOUNDS = {"AprilGAN": (0.08, 0.03), "AnomalyCLIP": (0.15, 0.15)}
+# Of a single pixel and of a score; about twice what was measured on a processor without VNNI, where products of INT8
+# saturate. Anomalib's own quantisation makes a file of the small AnomalyCLIP that does not load.
+BOUNDS = {"AprilGAN": (0.25, 0.1), "AnomalyCLIP": (0.3, 0.3)}
 
 
 @pytest.fixture(scope="module", params=DETECTORS)
