@@ -167,12 +167,12 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         if isinstance(self.adapters, StageAdapters) and not self.adapters.is_loaded:
             msg = f"adapters={FROM_CHECKPOINT!r} needs a checkpoint to be loaded first; or pass the path of adapters."
             raise RuntimeError(msg)
-        if class_name is not None:
-            device = self.text_features.device
-            self.text_features = text_features(self.source, self.prompts, class_name).to(device)  # (2, E)
-            self.class_name = class_name
+        text = None if class_name is None else text_features(self.source, self.prompts, class_name)  # (2, E)
         if reference_images is not None:
             self._fit_memory_banks(reference_images)
+        if text is not None:  # after all that may fail: never one product's words with another's references
+            self.text_features = text.to(self.text_features.device)
+            self.class_name = class_name
 
     def _fit_memory_banks(self, images: torch.Tensor) -> None:
         check_images(images, self.image_size)

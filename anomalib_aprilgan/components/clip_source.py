@@ -43,6 +43,7 @@ class CLIPSource:
         config (dict[str, Any]): open_clip's model config.
         path (Path | None): File of the weights, None for random ones.
         quick_gelu (bool): Whether both towers use QuickGELU instead of the exact GELU.
+        is_left_behind (bool): Whether the weights' file stayed on another machine, which exported a model.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class CLIPSource:
     config: dict[str, Any]
     path: Path | None
     quick_gelu: bool
+    is_left_behind: bool = False
 
     @classmethod
     def resolve(
@@ -110,6 +112,7 @@ class CLIPSource:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the weights file; ``random`` without one."""
+        self._check_is_here()
         return "random" if self.path is None else file_digest(self.path)
 
     def without_folders(self) -> "CLIPSource":
@@ -119,7 +122,12 @@ class CLIPSource:
             return replace(self, backbone=backbone)
         is_file = Path(self.pretrained).expanduser() == self.path  # no tag and nothing of the hub
         pretrained = self.path.name if is_file else self.pretrained
-        return replace(self, backbone=backbone, pretrained=pretrained, path=Path(self.path.name))
+        return replace(self, backbone=backbone, pretrained=pretrained, path=Path(self.path.name), is_left_behind=True)
+
+    def _check_is_here(self) -> None:
+        if self.is_left_behind:
+            msg = f"{self.path} stayed where this model was exported, for one class name. Export it for the other, too."
+            raise RuntimeError(msg)
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides about every feature: architecture, weights and activation, as plain data."""
@@ -166,6 +174,7 @@ class CLIPSource:
             raise ValueError(msg) from error
 
     def _tensors(self, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+        self._check_is_here()
         if self.path is not None:
             return load_tensors(self.path, wanted)
         with torch.random.fork_rng(devices=[]):

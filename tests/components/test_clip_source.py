@@ -385,6 +385,12 @@ class TestWithoutFolders:
         assert bare.path == Path("tiny_vit.safetensors")
         assert bare.config == golden_source.config
 
+    def test_the_text_tower_of_another_class_is_left_behind(self, golden_source):
+        bare = golden_source.without_folders()
+        for need in (lambda: bare.digest, lambda: bare.build_visual(56)):
+            with pytest.raises(RuntimeError, match=r"tiny_vit\.safetensors stayed where this model was exported"):
+                need()
+
     @pytest.mark.parametrize(
         ("backbone", "pretrained"), [("ViT-L/14-336", "openai"), ("ViT-B-16", "hf-hub:org/name"), ("ViT-B-16", None)]
     )
