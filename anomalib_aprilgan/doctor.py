@@ -152,7 +152,7 @@ def find_registration() -> Iterator[Finding]:
     yield Finding(ok=is_listed, subject="entry point", detail=listed, remedy="" if is_listed else INSTALL)
     package = ENTRY_POINT.partition(":")[0]
     for plugin in plugins:
-        if plugin.module.partition(".")[0] != package:
+        if plugin.value.partition(":")[0].partition(".")[0] != package:
             yield Finding(ok=None, subject="other plugin", detail=f"{plugin.name} = {plugin.value}")
     yield _find_hook(hook.GROUP, hook.SWITCH)
     yield from _find_model()

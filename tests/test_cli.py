@@ -293,8 +293,13 @@ class TestPrompts:
 
 
 def test_an_entry_point_is_needed(tiny, installed):
-    installed.plugins = [EntryPoint("lotus", "lotus:Lotus", GROUP)]
+    ours = EntryPoint("anomaly_clip", "anomalib_aprilgan:AnomalyCLIP", GROUP)
+    installed.plugins = [ours, EntryPoint("lotus", "lotus:Lotus", GROUP), EntryPoint("odd", "lotus-x:Lotus", GROUP)]
     findings = examine(tiny)
+    assert [each.detail for each in findings if each.subject == "other plugin"] == [
+        "lotus = lotus:Lotus",
+        "odd = lotus-x:Lotus",
+    ]
     assert find(tiny, "entry point").ok is False
     assert Finding(ok=None, subject="other plugin", detail="lotus = lotus:Lotus") in findings
     assert not is_well(findings)

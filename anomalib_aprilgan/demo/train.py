@@ -35,7 +35,7 @@ from anomalib_aprilgan.components.embedded import (
     PROMPTS_FILE,
     WEIGHTS_FILE,
 )
-from anomalib_aprilgan.components.interrupts import is_stop
+from anomalib_aprilgan.components.interrupts import STOPPED, is_stop
 from anomalib_aprilgan.components.trained_file import write_trained
 from anomalib_aprilgan.data import AuxiliaryData
 
@@ -52,7 +52,6 @@ PROCESSES = 2  # of one thread each: on matrices this small they do nearly twice
 ADAPTER_LINES = 4  # product lines of each category that the adapters are trained on
 ADAPTER_EPOCHS = 4
 PROMPT_EPOCHS = 3
-STOPPED = 130  # status of a command that Ctrl-C stopped
 
 
 class EpochByEpoch(LightningDataModule):
@@ -208,7 +207,7 @@ def train(
     except (KeyboardInterrupt, SystemExit) as error:
         if not is_stop(error):
             raise
-        sys.stderr.write("Stopped. The same command goes on from the last epoch that ended.\n")
+        sys.stderr.write("Stopped. The same command goes on, with the CLIP from its last whole epoch.\n")
         raise SystemExit(STOPPED) from None
     sys.stdout.write(f"{CONFIG_FILE}, {WEIGHTS_FILE}, {ADAPTERS_FILE} and {PROMPTS_FILE} are in {folder}.\n")
 

@@ -686,6 +686,14 @@ class TestSynthetic:
             data.setup()
 
 
+def test_masks_as_large_as_their_images(mvtec):
+    data = of_mvtec(mvtec, categories=["bottle"])
+    row = next(index for index, label in enumerate(data.train_data.samples.label_index) if label)
+    save(Path(data.train_data.samples.mask_path.iloc[row][0]), np.ones((4, 6), np.uint8))
+    with pytest.raises(ValueError, match=r"png has 8 x 8 pixels, its mask 6 x 4\. Give a mask of the same size"):
+        data.train_data[row]
+
+
 class TestLoaders:
     def test_workers_give_every_item_once(self, mvtec):
         data = of_mvtec(mvtec, num_workers=2, train_batch_size=3)

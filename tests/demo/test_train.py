@@ -51,4 +51,4 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         module.train(tmp_path)
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == "Stopped. The same command goes on from the last epoch that ended.\n"
+    assert capsys.readouterr().err == "Stopped. The same command goes on, with the CLIP from its last whole epoch.\n"
