@@ -400,6 +400,17 @@ def test_references_of_a_set_up_that_failed_are_forgotten(tiny_arguments):
     assert [len(bank.tokens) for bank in model.memory_banks] == [32, 32, 32, 32]
 
 
+def test_a_set_up_that_fails_changes_nothing(tiny_arguments):
+    model = AprilGANModel(**tiny_arguments, coreset_ratio=0.06)
+    model.setup("coin")
+    text = model.text_features
+    with pytest.raises(ValueError, match="keeps none of the 16 patches"):
+        model.setup("nut", torch.rand(1, 3, 56, 56))
+    assert model.class_name == "coin"
+    assert model.text_features is text
+    assert not model.is_few_shot
+
+
 def test_coreset_ratio_makes_the_banks_smaller(tiny_arguments):
     model = AprilGANModel(**tiny_arguments, coreset_ratio=0.25)
     model.setup("bottle", torch.randn(2, 3, 56, 56))
