@@ -15,6 +15,7 @@ from anomalib.data import AnomalibDataModule, InferenceBatch
 from torch import nn
 
 from .int8 import quantize_tower
+from .quiet import quiet
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -94,7 +95,8 @@ class SelfDescribingExport:
         if self.model.clip.dtype == torch.bfloat16:
             logger.warning("ONNX Runtime cannot run bf16 on CPUs. Build the model with precision='fp32' to export it.")
         options = {**ONNX_DEFAULTS, **kwargs}
-        path: Path = super().to_onnx(export_root, model_file_name, input_size, **options)  # type: ignore[misc]
+        with quiet("onnx_ir", "onnxscript"):  # a line for every constant
+            path: Path = super().to_onnx(export_root, model_file_name, input_size, **options)  # type: ignore[misc]
         return add_metadata(path, self.export_metadata())
 
     @staticmethod

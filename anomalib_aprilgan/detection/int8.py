@@ -3,14 +3,13 @@
 
 """A detector in INT8: the image tower's blocks alone; pictures on their way in and cosines stay exact."""
 
-import logging
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.data import AnomalibDataset
 from torch.nn import functional
+
+from .quiet import quiet
 
 if TYPE_CHECKING:
     from openvino import Model, Node
@@ -41,7 +40,7 @@ def quantize_tower(model: "Model", data: AnomalibDataset) -> "Model":
         return image if size is None else functional.interpolate(image, size, mode="bilinear", antialias=True)
 
     smoothing = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
-    with _quiet("nncf"):  # a line for every operation that stays exact
+    with quiet("nncf"):  # a line for every operation that stays exact
         return nncf.quantize(
             model,
             nncf.Dataset(data, read),
@@ -76,18 +75,6 @@ def outside_tower(model: "Model") -> list[str]:
         if each.get_type_name() == NORM or _sources(each) & behind:
             behind.add(each.get_friendly_name())
     return [each.get_friendly_name() for each in operations if each.get_friendly_name() in before | behind]
-
-
-@contextmanager
-def _quiet(name: str) -> Generator[None, None, None]:
-    """Let a logger tell no more than warnings."""
-    chatty = logging.getLogger(name)
-    level = chatty.level
-    chatty.setLevel(max(level, logging.WARNING))
-    try:
-        yield
-    finally:
-        chatty.setLevel(level)
 
 
 def _sources(operation: "Node") -> set[str]:
