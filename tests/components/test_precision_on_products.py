@@ -16,9 +16,9 @@ from anomalib_aprilgan.demo.rendering import render
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-CATEGORIES = ("coin", "leather", "nut", "circuit_board")
+CATEGORIES = ("carpet", "tile", "pill", "circuit_board")
 DEFECTS = (None, "scratch", None, "hole")
-LARGEST_MOVES = (2e-2, 1e-2)  # of a map's pixel, of a score
+LARGEST_MOVE = 2e-2  # of a map's pixel, and of a score
 LARGEST_LOSS = 2e-3
 
 
@@ -75,8 +75,8 @@ def exact(request, products) -> tuple[str, Verdicts]:
 def test_half_precision_moves_maps_a_little_and_rankings_not_at_all(products, exact, precision):
     kind, full = exact
     half = judge(kind, precision, products)
-    for ours, theirs, largest in zip(half, full, LARGEST_MOVES, strict=True):
-        assert 0 < np.abs(ours - theirs).max() < largest
+    for ours, theirs in zip(half, full, strict=True):
+        assert 0 < np.abs(ours - theirs).max() < LARGEST_MOVE
     labels = products.masks.any(axis=(1, 2))
     for truth, ours, theirs in ((labels, half.scores, full.scores), (products.masks, half.maps, full.maps)):
         expected = rank(theirs, truth).auroc
