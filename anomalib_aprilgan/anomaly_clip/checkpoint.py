@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from anomalib_aprilgan.detection.checkpoint import check_fingerprint
-from anomalib_aprilgan.detection.export import digest
+from anomalib_aprilgan.detection.export import digest, portable_entries
 
 from .torch_model import AnomalyCLIPModel
 
@@ -52,14 +52,9 @@ def metadata(model: AnomalyCLIPModel) -> dict[str, str]:
     Returns:
         dict[str, str]: Values are JSON; files are named without folders; ``prompts`` is the SHA-256 of their bytes.
     """
-    source, description = model.source.without_folders(), describe(model)
     entries: dict[str, Any] = {
-        **description,
-        "fingerprint": {**description["fingerprint"], "backbone": source.backbone},
+        **portable_entries(describe(model), model.source, model.clip.dtype),
         "model": "AnomalyCLIP",
-        "backbone": source.backbone,
-        "pretrained": source.pretrained,
-        "precision": str(model.clip.dtype).removeprefix("torch."),
         "prompts": digest(model.prompts.state_dict().values()),
     }
     return {key: json.dumps(value) for key, value in entries.items()}

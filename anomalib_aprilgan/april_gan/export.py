@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from anomalib_aprilgan.detection.export import digest
+from anomalib_aprilgan.detection.export import digest, portable_entries
 
 from .checkpoint import describe
 from .torch_model import AprilGANModel
@@ -25,14 +25,9 @@ def metadata(model: AprilGANModel, reference_paths: Sequence[str]) -> dict[str, 
         dict[str, str]: Values are JSON; files are named without folders; ``adapters`` and ``references`` are the
         SHA-256 of the tensors' bytes, null where there are none.
     """
-    source, description = model.source.without_folders(), describe(model)
     entries: dict[str, Any] = {
-        **description,
-        "fingerprint": {**description["fingerprint"], "backbone": source.backbone},
+        **portable_entries(describe(model), model.source, model.clip.dtype),
         "model": "AprilGAN",
-        "backbone": source.backbone,
-        "pretrained": source.pretrained,
-        "precision": str(model.clip.dtype).removeprefix("torch."),
         "adapters": digest(model.adapters.state_dict().values()),
         "references": digest(model.memory_banks.state_dict().values()),
         "reference_files": [Path(path).name for path in reference_paths],

@@ -5,7 +5,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from anomalib.data import AnomalibDataModule, InferenceBatch
 from torch import nn
+
+from anomalib_aprilgan.components.clip_source import CLIPSource
 
 from .int8 import quantize_tower
 from .quiet import quiet
@@ -125,6 +127,18 @@ def digest(tensors: Iterable[torch.Tensor]) -> str | None:
     # As bytes: NumPy has no bfloat16.
     contents = [tensor.cpu().flatten().view(torch.uint8).numpy().tobytes() for tensor in tensors if tensor.numel()]
     return hashlib.sha256(b"".join(contents)).hexdigest() if contents else None
+
+
+def portable_entries(description: Mapping[str, Any], source: CLIPSource, dtype: torch.dtype) -> dict[str, Any]:
+    """Metadata of any export: what a checkpoint notes of the model, and its CLIP, files by their names alone."""
+    bare = source.without_folders()
+    return {
+        **description,
+        "fingerprint": {**description["fingerprint"], "backbone": bare.backbone},
+        "backbone": bare.backbone,
+        "pretrained": bare.pretrained,
+        "precision": str(dtype).removeprefix("torch."),
+    }
 
 
 def _by_itself(processor: nn.Module | None) -> nn.Module | None:
