@@ -1,13 +1,14 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The rivals that ``anomalib-aprilgan speed`` times are anomalib's, set up as they should be; here of small parts."""
+"""What ``anomalib-aprilgan speed`` times is set up as it should be: here of small parts."""
 
 import pytest
 import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from anomalib.models.image.winclip.torch_model import WinClipModel
 
+from anomalib_aprilgan import AnomalyCLIPModel
 from anomalib_aprilgan.benchmark import contenders
 from anomalib_aprilgan.components.clip_config import load_config
 
@@ -99,3 +100,14 @@ def test_predict_brings_the_shared_model_back_to_its_device(tiny_backbone, monke
     monkeypatch.setattr(predictor.module, "to", events.append)
     timer()
     assert events == ["trainer", "cpu"]
+
+
+def test_anomaly_clip_shares_the_tower_and_does_all_its_work(tiny_backbone, monkeypatch):
+    settings = contenders.Settings(tiny_backbone, 28, (1, 2, 3, 4))
+    model = contenders.build_model(settings)
+    seen = watch(monkeypatch, AnomalyCLIPModel)
+    contenders.anomaly_clip(settings, model)()
+    [(other, verdict)] = seen
+    assert verdict.anomaly_map.isfinite().all()
+    assert other.clip.visual is model.clip.visual
+    assert (other.layers, other.dpam_layers) == ((4,), 4)

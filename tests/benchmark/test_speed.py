@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_aprilgan import AnomalyCLIPModel, AprilGANModel
+from anomalib_aprilgan import AprilGANModel
 from anomalib_aprilgan.benchmark import contenders, speed, text_setup
 from anomalib_aprilgan.benchmark.machine import processor_name
 from anomalib_aprilgan.benchmark.peak_memory import KilledError, peak_in_new_process
@@ -164,25 +164,6 @@ def test_references_leave_the_zero_shot_model_alone(tiny_backbone):
     assert few.is_few_shot
     assert not model.is_few_shot
     assert few.clip is model.clip
-
-
-def test_anomaly_clip_shares_the_tower_and_does_all_its_work(tiny_backbone, monkeypatch):
-    settings = contenders.Settings(tiny_backbone, 28, (1, 2, 3, 4))
-    model = contenders.build_model(settings)
-    seen = []
-    plain = AnomalyCLIPModel.forward
-
-    def watch(self, images):
-        verdict = plain(self, images)
-        seen.append((self, verdict))
-        return verdict
-
-    monkeypatch.setattr(AnomalyCLIPModel, "forward", watch)
-    contenders.anomaly_clip(settings, model)()
-    [(other, verdict)] = seen
-    assert verdict.anomaly_map.isfinite().all()
-    assert other.clip.visual is model.clip.visual
-    assert (other.layers, other.dpam_layers) == ((4,), 4)
 
 
 def test_unknown_parts_are_refused():
