@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 from jsonargparse import ArgumentParser
 
 from .components.embedded import AUTO, settings_of
+from .components.interrupts import STOPPED, is_stop, stopped_by_signals
 from .doctor import Settings, examine, is_well, render
 
 
@@ -99,7 +100,7 @@ def benchmark(
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"Stopped. {folder / 'report.md'} tells what is done; the same command goes on from there.\n")
-        return 130
+        return STOPPED
     sys.stdout.write("".join(f"{line}\n" for line in failure_lines(failures)))
     if failures:
         sys.stdout.write(f"{len(failures)} failed: {folder / FAILURES} says where; the same command tries again.\n")
@@ -158,7 +159,7 @@ def predict(
         rows = predict_folder(build, Path(data), Path(output), folder, batch_size, num_workers, trainer)
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. The same command goes on from there.\n")
-        return 130
+        return STOPPED
     except (OSError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:  # rows that are written stay
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -218,7 +219,6 @@ def speed(
     from .benchmark.peak_memory import KilledError
     from .benchmark.speed import measure_speed, use_threads
     from .benchmark.speed_report import tell
-    from .components.interrupts import STOPPED, is_stop, stopped_by_signals
 
     chosen = settings_of(backbone).unless_given(None, image_size, layers)  # of the weights only their shapes count
 
