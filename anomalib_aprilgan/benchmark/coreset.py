@@ -12,12 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.components.embedded import BACKBONE, settings_of
 from anomalib_aprilgan.demo import RenderedProducts
 
-from .exports import in_torch
-from .side_by_side import Outcome, compare, render
+from .side_by_side import Outcome, compare_settings, render
 
 
 def report_coreset(
@@ -43,20 +41,7 @@ def report_coreset(
         data = RenderedProducts(category, root=root, seed=seed, image_size=settings_of(backbone).image_size)
         data.prepare_data()
         data.setup()
-        predictors = {}
-        for ratio in ratios:
-            model = AprilGAN(
-                category,
-                k_shot,
-                data.folder / "train" / "good",
-                backbone=backbone,
-                coreset_ratio=ratio,
-                evaluator=False,
-                visualizer=False,
-            )
-            model.setup("predict")
-            predictors[f"{ratio:g}"] = in_torch(model.eval())
-        for name, outcome in compare(data, predictors).items():
+        for name, outcome in compare_settings(data, "coreset_ratio", ratios, k_shot, backbone).items():
             outcomes.setdefault(name, []).append(outcome)
     return render(f"coreset_ratio, k={k_shot}", outcomes)
 

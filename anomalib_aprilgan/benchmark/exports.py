@@ -23,7 +23,7 @@ from anomalib_aprilgan.components.embedded import BACKBONE, settings_of
 from anomalib_aprilgan.demo import RenderedProducts
 from anomalib_aprilgan.detection.blocks import Array
 
-from .side_by_side import Outcome, Predictor, compare, render
+from .side_by_side import Outcome, Predictor, compare, in_torch, render
 
 # Good parts that are neither references nor for calibration.
 SPARE = 16
@@ -109,16 +109,6 @@ def build_predictors(arguments: dict[str, Any], data: RenderedProducts, folder: 
         "OpenVINO fp32, hint bf16": _in_openvino(files["fp32"], "bf16"),
         **{f"OpenVINO {name}": _in_openvino(files[name], "f32") for name in COMPRESSIONS},
     }
-
-
-def in_torch(model: AprilGAN) -> Predictor:
-    """The model itself."""
-
-    def predict(images: torch.Tensor) -> tuple[Array, Array]:
-        verdict = model(images)
-        return verdict.pred_score.numpy(), verdict.anomaly_map.numpy()
-
-    return predict
 
 
 def _in_onnx_runtime(path: Path) -> Predictor:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
 
+from anomalib_aprilgan.april_gan import AprilGAN
+from anomalib_aprilgan.demo import RenderedProducts
 from anomalib_aprilgan.detection.blocks import Array
 
 from .metrics import paper_metrics
@@ -37,15 +39,20 @@ class Outcome(NamedTuple):
 
     Attributes:
         metrics (list[float]): Those of ``METRICS``, as fractions.
-        map_difference (float): Largest difference of a map's pixel to the first variant's.
+        map_differences (list[float]): Largest difference of a map's pixel to the first variant's, by image.
         score_difference (float): Largest difference of a score.
         pairs (list[Pair]): Seconds an image, and the first variant's.
     """
 
     metrics: list[float]
-    map_difference: float
+    map_differences: list[float]
     score_difference: float
     pairs: list[Pair]
+
+    @property
+    def map_difference(self) -> float:
+        """Largest difference of all maps."""
+        return max(self.map_differences)
 
 
 def compare(data: AnomalibDataModule, predictors: Mapping[str, Predictor]) -> dict[str, Outcome]:
@@ -73,6 +80,37 @@ def compare(data: AnomalibDataModule, predictors: Mapping[str, Predictor]) -> di
     }
 
 
+def in_torch(model: AprilGAN) -> Predictor:
+    """The model itself."""
+
+    def predict(images: torch.Tensor) -> tuple[Array, Array]:
+        verdict = model(images)
+        return verdict.pred_score.numpy(), verdict.anomaly_map.numpy()
+
+    return predict
+
+
+def compare_settings(
+    data: RenderedProducts, name: str, values: Iterable[Any], k_shot: int, backbone: str
+) -> dict[str, Outcome]:
+    """Compare AprilGAN with itself under several values of one of its arguments, by value.
+
+    Args:
+        data: Rendered products that are set up.
+        name: The argument.
+        values: What it is set to; differences and times are to the first.
+        k_shot: Number of references.
+        backbone: Of AprilGAN, with its own settings.
+    """
+    predictors = {}
+    for value in values:
+        arguments: dict[str, Any] = {"backbone": backbone, name: value, "evaluator": False, "visualizer": False}
+        model = AprilGAN(data.category, k_shot, data.folder / "train" / "good", **arguments)
+        model.setup("predict")
+        predictors[f"{value}"] = in_torch(model.eval())
+    return compare(data, predictors)
+
+
 def _outcome(
     truth: tuple[torch.Tensor, Array],
     own: Sequence[tuple[Array, Array]],
@@ -87,7 +125,7 @@ def _outcome(
     metrics = paper_metrics(masks_like(masks, torch.from_numpy(maps)).numpy(), maps, labels, scores)
     return Outcome(
         [metrics[name] for name in METRICS],
-        float(np.abs(maps - first_maps).max()),
+        np.abs(maps - first_maps).max(axis=(1, 2)).tolist(),
         float(np.abs(scores - first_scores).max()),
         [Pair(*pair) for pair in zip(seconds, first_seconds, strict=True)],
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from anomalib_aprilgan import AprilGAN
-from anomalib_aprilgan.benchmark import coreset, exports, side_by_side
+from anomalib_aprilgan.benchmark import coreset, exports, precisions, side_by_side
 from anomalib_aprilgan.benchmark.side_by_side import Outcome, compare, render
 from anomalib_aprilgan.benchmark.turns import Pair
 from anomalib_aprilgan.demo import RenderedProducts
@@ -45,6 +45,7 @@ def test_metrics_and_differences_are_to_the_first(monkeypatch):
     exact, moved, inverse = outcomes.values()
     assert (exact.map_difference, exact.score_difference) == (0.0, 0.0)
     assert (moved.map_difference, moved.score_difference) == (0.25, 0.25)
+    assert inverse.map_differences == pytest.approx([0.0, 0.2, 1.6, 1.8])
     assert inverse.map_difference == pytest.approx(1.8)
     assert [outcome.metrics[0] for outcome in (exact, moved, inverse)] == [1.0, 1.0, 0.0]
     assert moved.pairs == [Pair(1.0, 1.0)] * 4  # the warm-up does not count
@@ -52,8 +53,8 @@ def test_metrics_and_differences_are_to_the_first(monkeypatch):
 
 def test_table_has_means_of_metrics_and_the_largest_differences():
     outcomes = [
-        Outcome([0.8, 0.7, 0.6], 0.1, 0.0, [Pair(1.0, 2.0)]),
-        Outcome([1.0, 0.9, 0.8], 0.0, 0.2, [Pair(3.0, 2.0), Pair(2.0, 2.0)]),
+        Outcome([0.8, 0.7, 0.6], [0.02, 0.1], 0.0, [Pair(1.0, 2.0)]),
+        Outcome([1.0, 0.9, 0.8], [0.0], 0.2, [Pair(3.0, 2.0), Pair(2.0, 2.0)]),
     ]
     row = render("variant", {"any": outcomes}).splitlines()[-1]
     assert row == "| any | 0.900 | 0.800 | 0.700 | 0.1000 | 0.2000 | 1.00 | 0.75 to 1.25 |"
@@ -94,7 +95,7 @@ def test_exports_of_all_categories_come_into_one_table(tmp_path, monkeypatch, ca
         model = AprilGAN(**arguments)
         model.setup("predict")
         assert len(model.reference_paths) == 1
-        return {"PyTorch fp32": exports.in_torch(model.eval())}
+        return {"PyTorch fp32": side_by_side.in_torch(model.eval())}
 
     def few_products(category, image_size, seed, calibration_images, root):
         assert (image_size, seed, calibration_images) == (144, 0, 64)
@@ -135,7 +136,38 @@ def test_coresets_stand_beside_whole_banks(tmp_path, monkeypatch):
     monkeypatch.setattr(AprilGAN, "forward", watch)
     table = coreset.report_coreset(k_shot=2, ratios=(1.0, 0.25), categories=("coin",), root=tmp_path)
     whole, part = table.splitlines()[2:]
-    assert "| 1 | " in whole
+    assert "| 1.0 | " in whole
     assert "| 0.25 | " in part
     assert banks[:2] == [2 * 324, 2 * 81]
     assert np.isclose(float(whole.split("|")[5]), 0.0)
+
+
+def test_precisions_stand_beside_the_first_and_moved_maps_are_counted(tmp_path, monkeypatch, capsys):
+    opened = []
+
+    def few_products(category, root, seed, image_size):
+        opened.append((category, seed, image_size))
+        return RenderedProducts(category, root, 32, 4, 2, 2, seed=seed)
+
+    def compare_with_known_moves(data, predictors):
+        assert list(predictors) == ["fp32", "bf16"]
+        moves = {"fp32": [0.0, 0.0], "bf16": [0.02, 0.021]}
+        return {name: Outcome([0.8, 0.7, 0.6], moves[name], 0.0, [Pair(1.0, 2.0)]) for name in predictors}
+
+    built = []
+    plain = AprilGAN.setup
+
+    def watch(self, stage=None):
+        plain(self, stage)
+        built.append((self.model.clip.dtype, self.model.class_name, len(self.reference_paths)))
+
+    monkeypatch.setattr(AprilGAN, "setup", watch)
+    monkeypatch.setattr(precisions, "RenderedProducts", few_products)
+    monkeypatch.setattr(side_by_side, "compare", compare_with_known_moves)
+    precisions.main(["--categories=[coin]", "--seeds=2", "--k_shot=1", f"--root={tmp_path}"])
+    assert opened == [("coin", 0, 144), ("coin", 1, 144)]
+    assert built == [(torch.float32, "coin", 1), (torch.bfloat16, "coin", 1)] * 2
+    table, moved = capsys.readouterr().out.split("\n\n")
+    assert table.splitlines()[0].startswith("| precision, k=1 | image AUROC |")
+    assert table.splitlines()[-1] == "| bf16 | 0.800 | 0.700 | 0.600 | 0.0210 | 0.0000 | 0.50 | 0.50 to 0.50 |"
+    assert moved == "bf16: in 2 of 4 maps a pixel moved by more than 0.02.\n"
