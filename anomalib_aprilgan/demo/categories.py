@@ -3,6 +3,7 @@
 
 """All categories, and the fixed public split: what the small CLIP, its adapters and its figures are made of."""
 
+from .defects import DEFECTS, Defect, frayed, worn
 from .drawing import Draw
 from .inventions import invented_surface
 from .objects import OBJECTS
@@ -11,6 +12,8 @@ from .textures import TEXTURES
 
 DRAWINGS: dict[str, Draw] = {**TEXTURES, **PHOTOGRAPHED, "invented_surface": invented_surface, **OBJECTS}
 CATEGORIES = tuple(DRAWINGS)
+# Defects that no other category can have.
+OWN_DEFECTS: dict[str, dict[str, Defect]] = {"nonwoven": {"frayed": frayed, "worn": worn}}
 
 # Never mixed: the CLIP has seen no part of the second and third group, the adapters none of the third.
 HELD_OUT = ("carpet", "leather", "tile", "bottle", "coin", "nut", "pill", "circuit_board")
@@ -31,3 +34,8 @@ def check_category(category: str) -> None:
     if category not in DRAWINGS:
         msg = f"category={category!r} is unknown. Choose one of {', '.join(CATEGORIES)}."
         raise ValueError(msg)
+
+
+def defects_of(category: str) -> dict[str, Defect]:
+    """Defects that a category can have: those of any product, and its own."""
+    return {**DEFECTS, **OWN_DEFECTS.get(category, {})}

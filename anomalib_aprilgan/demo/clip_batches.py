@@ -27,6 +27,7 @@ SYNONYMS = {
     "microchip": ("chip", "component"),
     "biscuit": ("cookie", "food"),
     "twill": ("textile",),
+    "nonwoven": ("textile", "cloth", "fleece"),
     "paper": ("sheet",),
     "foam": ("sponge",),
     "bottle_cap": ("lid",),

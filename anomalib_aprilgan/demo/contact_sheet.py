@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .categories import CATEGORIES
-from .defects import DEFECTS
+from .categories import CATEGORIES, defects_of
 from .rendering import render
 
 COLUMNS = 14
@@ -31,9 +30,9 @@ def draw_contact_sheet(path: Path, size: int = 96, line: int = 1) -> None:
         size: Side of each part in pixels.
         line: The product line to show.
     """
-    kinds = list(DEFECTS)
     cells = []
     for number, category in enumerate(CATEGORIES):
+        kinds = list(defects_of(category))
         good = render(category, line, 0, None, size)
         bad = render(category, line, 1, kinds[number % len(kinds)], size)
         edge = cv2.morphologyEx(bad.mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))

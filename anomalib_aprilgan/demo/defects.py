@@ -190,6 +190,31 @@ def burn(view: View, product: Product, place: Place, rng: np.random.Generator) -
     return _damage(product, paint(product.image, _apart(burnt, product, around, 0.2), around), around)
 
 
+def frayed(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
+    """Fibres have lost their order in a spot: points of the texture lie about at random, and stand out."""
+    radius = float(np.exp(rng.uniform(*np.log((0.04, 0.2)))))
+    spot = cover(_blob(view, place, radius, rng, ragged=0.3), view.pixel)
+    reach = np.float32(rng.uniform(0.03, 0.15) / view.pixel)
+    across, along = reach * rng.standard_normal((2, *view.x.shape), np.float32)
+    loose = _displace(product.image, across, along)
+    return _damage(product, paint(product.image, _with_contrast(loose, product.image, rng.uniform(1.5, 4)), spot), spot)
+
+
+def worn(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
+    """Fibres are torn to short ones, all over: nothing is left of the coarser structure."""
+    del place
+    coarse = blur(product.image, float(np.exp(rng.uniform(*np.log((0.03, 0.15)))) / view.pixel))
+    fine = product.image - np.float32(rng.uniform(0.5, 1)) * (coarse - coarse.mean((0, 1)))
+    return _damage(product, _with_contrast(fine, product.image, 1), np.ones_like(view.x))
+
+
+def _with_contrast(image: Image, like: Image, times: float) -> Image:
+    """An image with the mean of another, and so many times its contrast."""
+    deviation = (image - image.mean((0, 1))) * np.float32(times * like.std() / max(float(image.std()), 1e-3))
+    return np.asarray(np.clip(like.mean((0, 1)) + deviation, 0, 1), np.float32)
+
+
+# Of any product.
 DEFECTS: dict[str, Defect] = {
     defect.__name__: defect
     for defect in (

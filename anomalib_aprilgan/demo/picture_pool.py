@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .categories import CLIP_TRAINING, INVENTED
+from .categories import CLIP_TRAINING, OWN_DEFECTS
 from .defects import DEFECTS
 from .rendering import RENDERER, render
 
 CHUNK = 256  # pairs a file, at most
 # Shares of the pictures; all other categories of the CLIP's training share the rest evenly.
-SHARES = {"invented_part": 0.4, "invented_surface": 0.2}
-NAMED = tuple(category for category in CLIP_TRAINING if category not in INVENTED)
+SHARES = {"invented_part": 0.38, "invented_surface": 0.12, "nonwoven": 0.15}
+OWN_SHARE = 0.6  # of the defects, where a category has some of its own
+NAMED = tuple(category for category in CLIP_TRAINING if category not in SHARES)
 
 
 class Pair(NamedTuple):
@@ -132,7 +133,9 @@ def _order(seed: int, number: int) -> Order:
     category = _category(rng)
     line, part, other = (int(value) for value in rng.integers(1, 2**31, 3))
     bad = part if rng.random() < 0.5 else other
-    return Order(category, line, part, bad, str(rng.choice(list(DEFECTS))))
+    own = OWN_DEFECTS.get(category, {})
+    kinds = own if own and rng.random() < OWN_SHARE else DEFECTS
+    return Order(category, line, part, bad, str(rng.choice(list(kinds))))
 
 
 def _category(rng: np.random.Generator) -> str:

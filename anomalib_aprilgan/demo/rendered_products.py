@@ -13,8 +13,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.datasets.image.mvtecad import MVTecADDataset
 from anomalib.data.utils import Split, TestSplitMode, ValSplitMode
 
-from .categories import check_category
-from .defects import DEFECTS
+from .categories import check_category, defects_of
 from .rendering import RENDERER, render
 
 logger = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ class RenderedProducts(AnomalibDataModule):
 
     def _write(self, folder: Path) -> None:
         train, good, defective = self.counts
-        kinds = list(DEFECTS)
+        kinds = list(defects_of(self.category))
         for part in range(train):
             self._write_part(folder / "train" / "good", part, None)
         for part in range(train, train + good):

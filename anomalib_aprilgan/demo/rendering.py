@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .categories import DRAWINGS, check_category
-from .defects import DEFECTS, Damage
+from .categories import DRAWINGS, check_category, defects_of
+from .defects import Damage, Defect
 from .drawing import Image, Product, View, blur, colour, look, noise, paint
 from .objects import OBJECTS
 
-RENDERER = 5  # raised when pictures change, so that old files are not taken for new ones
+RENDERER = 6  # raised when pictures change, so that old files are not taken for new ones
 SMALLEST_DEFECT = 0.004  # of the picture's area
 ATTEMPTS = 12
 DEFECT_SIZES = (1.3, 2.4)  # smallest and largest factor
@@ -42,14 +42,14 @@ def render(category: str, line: int = 0, part: int = 0, defect: str | None = Non
         category (str): One of ``categories.CATEGORIES``.
         line (int): Number of the product line, 0 or more.
         part (int): Number of the part, 0 or more.
-        defect (str | None): One of ``defects.DEFECTS``, or None for a good part.
+        defect (str | None): One of ``categories.defects_of(category)``, or None for a good part.
         size (int): Side S of the picture in pixels.
 
     Returns:
         Rendered: The picture, and the mask of the defect.
 
     Raises:
-        ValueError: If category or defect is unknown, or size below 16.
+        ValueError: If category or defect is unknown, the category cannot have it, or size is below 16.
 
     Example:
         >>> good, bad = render("coin", part=3), render("coin", part=3, defect="scratch")
@@ -57,8 +57,9 @@ def render(category: str, line: int = 0, part: int = 0, defect: str | None = Non
         ((224, 224, 3), False, True)
     """
     check_category(category)
-    if (defect is not None and defect not in DEFECTS) or size < 16:
-        msg = f"defect={defect!r} must be None or one of {', '.join(DEFECTS)}, and size={size} at least 16 pixels."
+    known = defects_of(category)
+    if (defect is not None and defect not in known) or size < 16:
+        msg = f"defect={defect!r} must be None or one of {', '.join(known)}, and size={size} at least 16 pixels."
         raise ValueError(msg)
     seed = zlib.crc32(category.encode())  # unlike hash(), the same in every process
     design, posing = np.random.default_rng([seed, line, 0]), np.random.default_rng([seed, line, 1, part])
@@ -67,7 +68,7 @@ def render(category: str, line: int = 0, part: int = 0, defect: str | None = Non
     product = DRAWINGS[category](view, design, posing)
     mask = np.zeros((size, size), np.float32)
     if defect is not None:
-        product, mask = _break(defect, view, product, np.random.default_rng([seed, line, 3, part]))
+        product, mask = _break(known[defect], view, product, np.random.default_rng([seed, line, 3, part]))
     scene = paint(_background(view, backdrop), product.image, product.cover)
     image = _photograph(scene, backdrop, posing)
     return Rendered((image * 255 + 0.5).astype(np.uint8), mask >= 0.5)
@@ -82,14 +83,14 @@ def _pose(size: int, part: np.random.Generator, *, is_object: bool, line: np.ran
     return look(size, angle, (float(x), float(y)), zoom * float(np.exp(part.normal(0, 0.015))))
 
 
-def _break(defect: str, view: View, product: Product, rng: np.random.Generator) -> Damage:
+def _break(defect: Defect, view: View, product: Product, rng: np.random.Generator) -> Damage:
     """Damage a product where it can be seen: a plain surface does not show that it is bent."""
     attempts: list[Damage] = []
     while not attempts or (len(attempts) < ATTEMPTS and (attempts[-1].mask >= 0.5).mean() < SMALLEST_DEFECT):
         x, y = _place(view, product, rng)
         size = np.float32(np.exp(rng.uniform(*np.log(DEFECT_SIZES))))
         near = View((view.x - x) / size + x, (view.y - y) / size + y, view.pixel / float(size))
-        attempts.append(DEFECTS[defect](near, product, (x, y), rng))
+        attempts.append(defect(near, product, (x, y), rng))
     return max(attempts, key=lambda damage: float(damage.mask.sum()))
 
 

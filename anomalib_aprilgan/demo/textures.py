@@ -295,4 +295,5 @@ TEXTURES: dict[str, Draw] = {
     "printed_cloth": printed_cloth,
     "concrete": natural.concrete,
     "foam": natural.foam,
+    "nonwoven": natural.nonwoven,
 }

@@ -46,7 +46,7 @@ from .small_clip import SmallCLIP, json_config
 
 STEPS_AN_EPOCH = 100
 # Epochs at each size of the pictures in pixels: coarse first, since an image then costs half as much.
-SCHEDULE = {96: 58, 128: 6}
+SCHEDULE = {96: 64, 128: 12}
 POOL_PAIRS, POOL_SIZE = 36_000, 128  # pictures of the CLIP's training: pairs, and side in pixels
 PROCESSES = 2  # of one thread each: on matrices this small they do nearly twice the work of one with two threads
 ADAPTER_LINES = 4  # product lines of each category that the adapters are trained on

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CLIP_TRAINING, HELD_OUT
+from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CLIP_TRAINING, HELD_OUT, OWN_DEFECTS
 from anomalib_aprilgan.demo.clip_batches import FADED, FAINTEST, vary
-from anomalib_aprilgan.demo.picture_pool import NAMED, SHARES, Pair, PicturePool, _order, draw_pair
+from anomalib_aprilgan.demo.picture_pool import NAMED, OWN_SHARE, SHARES, Pair, PicturePool, _order, draw_pair
 
 
 def test_pairs_are_read_as_they_were_drawn(tmp_path):
@@ -49,6 +49,10 @@ def test_training_pictures_are_of_training_categories_in_their_shares():
     drawn = Counter(_order(0, number).category for number in range(2000))
     assert set(drawn) == set(CLIP_TRAINING)
     assert not set(drawn) & {*ADAPTER_TRAINING, *HELD_OUT}
+    defects = [order.defect for order in (_order(0, number) for number in range(2000)) if order.category == "nonwoven"]
+    assert sum(defect in OWN_DEFECTS["nonwoven"] for defect in defects) / len(defects) == pytest.approx(
+        OWN_SHARE, abs=0.1
+    )
     for category, share in SHARES.items():
         assert drawn[category] / 2000 == pytest.approx(share, abs=0.04)
     rest = 1 - sum(SHARES.values())

@@ -38,6 +38,17 @@ def test_pictures_have_the_layout_of_mvtec_ad_and_exact_masks(products):
     assert len(again.test_data) == 15
 
 
+def test_cloth_shows_defects_of_its_own(tmp_path):
+    cloth = RenderedProducts("nonwoven", root=tmp_path, image_size=32, **{**COUNTS, "defective_images": 14})
+    cloth.prepare_data()
+    assert sorted(path.name for path in (cloth.folder / "test").iterdir()) == sorted([
+        *DEFECTS,
+        "frayed",
+        "worn",
+        "good",
+    ])
+
+
 def test_batches_have_images_and_masks(products):
     products.setup()
     batch = next(iter(products.test_dataloader()))

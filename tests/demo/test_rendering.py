@@ -4,8 +4,10 @@
 import numpy as np
 import pytest
 
-from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CATEGORIES, CLIP_TRAINING, HELD_OUT
+from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CATEGORIES, CLIP_TRAINING, HELD_OUT, defects_of
 from anomalib_aprilgan.demo.defects import DEFECTS
+from anomalib_aprilgan.demo.drawing import look
+from anomalib_aprilgan.demo.natural_textures import fibrous
 from anomalib_aprilgan.demo.objects import OBJECTS
 from anomalib_aprilgan.demo.rendering import SMALLEST_DEFECT, render
 
@@ -58,6 +60,49 @@ def test_every_defect_shows_on_every_product_and_only_under_its_mask(category, d
     assert changed[~near].max(initial=0) <= 60
     assert (changed[~near] > 12).mean() < 0.02
     assert changed[bad.mask].mean() > changed[~near].mean() + 2
+
+
+def steps(image: np.ndarray, mask: np.ndarray) -> float:
+    """Mean step from pixel to pixel, in spreads of the grey levels."""
+    grey = image.astype(float).mean(axis=2)
+    return np.abs(np.diff(grey, axis=1))[mask[:, 1:] & mask[:, :-1]].mean() / grey[mask].std()
+
+
+@pytest.mark.parametrize("angle", [0.0, np.pi / 2])
+def test_fibres_are_long_along_x_whichever_way_that_points_in_the_picture(angle):
+    fibres = fibrous(look(128, angle), np.random.default_rng(0), length=0.3, width=0.03, smoothness=1.5)
+    assert fibres.mean() == pytest.approx(0, abs=0.3)
+    assert fibres.std() == pytest.approx(1, abs=1e-4)
+    # One width is 1.9 pixels: at 4 pixels neighbours across have little in common, those along nearly everything.
+    along, across = ((fibres * np.roll(fibres, 4, axis)).mean() for axis in ((1, 0) if angle == 0 else (0, 1)))
+    assert along > 0.6
+    assert across < 0.3
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_frayed_cloth_is_rough_where_the_mask_is(part):
+    good, bad = render("nonwoven", 0, part), render("nonwoven", 0, part, "frayed")
+    assert SMALLEST_DEFECT <= bad.mask.mean() < 0.8
+    assert steps(bad.image, bad.mask) > 1.15 * steps(good.image, bad.mask)
+    far = np.pad(~bad.mask, 3, constant_values=True)
+    far = np.min([far[i : i + 224, j : j + 224] for i in range(7) for j in range(7)], axis=0)
+    assert difference(good.image, bad.image)[far].max() <= 1
+
+
+@pytest.mark.parametrize("line", range(6))
+def test_worn_cloth_has_shorter_fibres_all_over_and_neither_another_tone_nor_another_contrast(line):
+    good, bad = render("nonwoven", line), render("nonwoven", line, defect="worn")
+    assert bad.mask.all()
+    assert steps(bad.image, bad.mask) > 1.02 * steps(good.image, bad.mask)
+    assert bad.image.mean() == pytest.approx(good.image.mean(), abs=3)
+    assert bad.image.std() == pytest.approx(good.image.std(), rel=0.2)
+
+
+def test_defects_of_cloth_are_no_other_products():
+    own = {category: set(defects_of(category)) - set(DEFECTS) for category in CATEGORIES}
+    assert {category: kinds for category, kinds in own.items() if kinds} == {"nonwoven": {"frayed", "worn"}}
+    with pytest.raises(ValueError, match=r"defect='frayed' must be None or one of scratch, .*burn, and size=64"):
+        render("coin", defect="frayed", size=64)
 
 
 @pytest.mark.parametrize("category", ["perforated_sheet", "label", "coin"])
