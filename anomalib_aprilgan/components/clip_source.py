@@ -6,7 +6,6 @@
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,9 +17,9 @@ from open_clip import version as open_clip_version
 from open_clip.model import CLIP, CLIPTextCfg
 from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url
 from torch import nn
-from torch.nn import functional
 
 from .clip_config import architecture_of, load_config
+from .positions import resize_positions
 from .pretrained_tags import HUB_REPOSITORIES, QUICK_GELU_TAGS
 from .weights import HUB_PREFIX, WEIGHT_SUFFIXES, fetch, file_digest, load_tensors, locate, tag_key
 
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 HUB_FOLDER = "models--"
 # Tag of OpenAI's weights.
 OPENAI = "openai"
-IMAGE_POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class CLIPSource:
 
         Args:
             image_size (int): Side in pixels.
-            interpolation (str): Of the positional embedding, see :func:`resize_positions`.
+            interpolation (str): Of the positional embedding, see :func:`.positions.resize_positions`.
 
         Returns:
             nn.Module: ``VisionTransformer`` or ``ModifiedResNet`` in float32, on the CPU.
@@ -273,36 +271,3 @@ def quick_gelu_repositories() -> set[str]:
     keys = [key.split(":") for key in QUICK_GELU_TAGS]
     registered = {get_pretrained_cfg(name, tag).get("hf_hub", "").rstrip("/") for name, tag in keys}
     return {*registered, *(HUB_REPOSITORIES.get(":".join(key), "") for key in keys)} - {""}
-
-
-def resize_positions(
-    state: dict[str, torch.Tensor], visual: nn.Module, interpolation: str = "bicubic"
-) -> dict[str, torch.Tensor]:
-    """Fit the image tower's positional embedding to the grid that it was built for; the class token's is kept.
-
-    Source: ``resize_pos_embed`` in open_clip's ``model.py``, which leaves ResNets out.
-
-    Args:
-        state (dict[str, torch.Tensor]): Weights by name; not changed.
-        visual (nn.Module): Image tower at the size to run at.
-        interpolation (str): ``bicubic``, with antialiasing as in open_clip, or ``bilinear``, without.
-
-    Returns:
-        dict[str, torch.Tensor]: The same, the embedding replaced where its length differs.
-    """
-    shapes = {f"visual.{name}": tensor.shape for name, tensor in visual.state_dict().items()}
-    resized = {
-        name: _resize_grid(state[name], math.isqrt(shapes[name][0] - 1), interpolation)
-        for name in IMAGE_POSITIONS
-        if name in state and name in shapes and state[name].shape[0] != shapes[name][0]
-    }
-    return {**state, **resized}
-
-
-def _resize_grid(embedding: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:
-    width = embedding.shape[1]
-    old_side = math.isqrt(embedding.shape[0] - 1)
-    grid = embedding[1:].reshape(1, old_side, old_side, width).permute(0, 3, 1, 2)  # (1, W, g, g)
-    antialias = interpolation == "bicubic"
-    grid = functional.interpolate(grid, size=(side, side), mode=interpolation, antialias=antialias, align_corners=False)
-    return torch.cat([embedding[:1], grid[0].flatten(1).T])  # (1 + g'*g', W)

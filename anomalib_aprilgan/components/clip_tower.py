@@ -41,7 +41,7 @@ class CLIPTower(nn.Module):
         precision (str): Of the tower's matrices, see :func:`.precision.dtype_of` and :func:`.precision.narrow`.
         value_blocks (int): How many of a ViT's last blocks have a second stream, see :func:`value_streams`.
         norm_pooled (bool): Whether CLIP's final norm comes before the projection of a ViT's class token.
-        interpolation (str): Of the positional embedding at other sizes, see :func:`resize_positions`.
+        interpolation (str): Of the positional embedding at other sizes, see :func:`.positions.resize_positions`.
 
     Raises:
         ValueError: If image size, layers, precision or value blocks do not fit the architecture.

@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from anomalib_aprilgan.components import clip_source
 from anomalib_aprilgan.components.clip_config import load_config
-from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag, resize_positions
+from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag
+from anomalib_aprilgan.components.positions import resize_grid, resize_positions
 from anomalib_aprilgan.components.pretrained_tags import QUICK_GELU_TAGS
 from anomalib_aprilgan.components.weights import tag_key
 
@@ -364,6 +365,11 @@ class TestPositions:
     def test_embedding_of_the_right_length_is_left_alone(self, golden_source):
         loaded = golden_source._tensors(lambda name: name == self.KEY)
         assert resize_positions(loaded, golden_source._skeleton(56).visual)[self.KEY] is loaded[self.KEY]
+
+    @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+    def test_grid_of_the_same_side_keeps_its_values(self, interpolation):
+        embedding = torch.randn(1 + 9, 2, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(resize_grid(embedding, 3, interpolation), embedding)
 
     @pytest.mark.parametrize(("name", "side"), [("tiny_vit", 28), ("tiny_vit", 140), ("tiny_rn", 128)])
     def test_constant_grid_stays_constant_at_any_size(self, golden_dir, name, side):
