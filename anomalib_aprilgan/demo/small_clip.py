@@ -19,9 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.clip_tower import residual_stream
+from anomalib_aprilgan.components.positions import resize_grid
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 
 from .clip_batches import PairBatch
+from .clip_losses import name_loss, patch_loss, rank_loss, state_loss
 from .initialisation import initialise_image_tower
 
 # open_clip's model config. Small patches and few of everything else: the budget is in pictures seen.
@@ -126,7 +128,7 @@ class SmallCLIP(LightningModule):
         mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
         patches = visual.conv1((images / 255 - mean) / std).flatten(2).transpose(1, 2)  # (N, T, W)
         class_token = visual.class_embedding.expand(len(images), 1, -1)  # (N, 1, W)
-        positions = _positions(visual.positional_embedding, images.shape[-1] // CONFIG["vision_cfg"]["patch_size"])
+        positions = resize_grid(visual.positional_embedding, images.shape[-1] // CONFIG["vision_cfg"]["patch_size"])
         stream = visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)  # (N, 1 + T, W)
         stages = list(residual_stream(visual.transformer.resblocks, stream))
         final = visual.ln_post(stages[-1]) @ visual.proj  # (N, 1 + T, E)
@@ -214,90 +216,3 @@ class SmallCLIP(LightningModule):
         state["token_embedding.weight"] = self.words.full().half()
         state.pop("attn_mask", None)
         write_atomically(Path(path), save(state))
-
-
-def state_loss(pooled: torch.Tensor, texts: torch.Tensor, scale: float) -> torch.Tensor:
-    """Cross entropy of normal against anomalous; the second half of the images is anomalous.
-
-    Args:
-        pooled (torch.Tensor): Unit vectors of images, (2P, E).
-        texts (torch.Tensor): The two sentences of each image, (2P, 2, E).
-        scale (float): Of the cosines.
-
-    Returns:
-        torch.Tensor: Loss, ().
-    """
-    logits = scale * torch.einsum("ne,nce->nc", pooled, texts)
-    target = torch.arange(len(pooled), device=pooled.device) * 2 // len(pooled)
-    return functional.cross_entropy(logits, target, label_smoothing=0.02)
-
-
-def rank_loss(pooled: torch.Tensor, texts: torch.Tensor, scale: float) -> torch.Tensor:
-    """Cross entropy of each pair's order: the defective part must look more anomalous than the good one of its line.
-
-    RankNet (Burges et al., ICML 2005). Unlike ``state_loss`` it leaves open how anomalous a design looks by itself, and
-    an AUROC within a product line asks for no more.
-
-    Args:
-        pooled (torch.Tensor): Unit vectors of images, good parts first, (2P, E).
-        texts (torch.Tensor): The two sentences of each image, (2P, 2, E).
-        scale (float): Of the cosines.
-
-    Returns:
-        torch.Tensor: Loss, ().
-    """
-    good, bad = (scale * torch.einsum("ne,ne->n", pooled, texts[:, 1] - texts[:, 0])).chunk(2)  # (P,) each
-    return functional.softplus(good - bad).mean()
-
-
-def name_loss(
-    pooled: torch.Tensor, texts: torch.Tensor, names: Sequence[str], is_true_name: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """Cross entropy of each image against the sentences of its own state of all pairs; equal names share the target.
-
-    Args:
-        pooled (torch.Tensor): Unit vectors of images, (2P, E).
-        texts (torch.Tensor): Two sentences of each pair, (P, 2, E).
-        names (Sequence[str]): Name of each pair.
-        is_true_name (torch.Tensor): Pairs that count, (P,), bool.
-        scale (float): Of the cosines.
-
-    Returns:
-        torch.Tensor: Loss, ().
-    """
-    logits = scale * torch.einsum("cpe,qce->cpq", pooled.unflatten(0, (2, -1)), texts)  # (2, P, P)
-    logits = logits.masked_fill(~is_true_name, float("-inf"))
-    equal = torch.tensor([[a == b for b in names] for a in names], device=pooled.device)  # (P, P)
-    shared = logits.masked_fill(~equal, float("-inf")).logsumexp(-1)  # (2, P)
-    losses = logits.logsumexp(-1) - shared  # (2, P)
-    counted = losses[:, is_true_name]  # (2, those with a true name)
-    return counted.sum() / max(1, counted.numel())
-
-
-def patch_loss(patches: torch.Tensor, texts: torch.Tensor, target: torch.Tensor, scale: float) -> torch.Tensor:
-    """Binary cross entropy of patches, and the Dice loss of their whole, which weighs small defects like large ones.
-
-    Args:
-        patches (torch.Tensor): Unit vectors, (N, T, E).
-        texts (torch.Tensor): The two sentences of each image, (N, 2, E).
-        target (torch.Tensor): How anomalous each patch is, 0 to 1, (N, T).
-        scale (float): Of the cosines.
-
-    Returns:
-        torch.Tensor: Loss, ().
-    """
-    difference = scale * torch.einsum("nte,ne->nt", patches, texts[:, 1] - texts[:, 0])
-    entropy = functional.binary_cross_entropy_with_logits(difference, target)
-    probability = difference.sigmoid()
-    overlap, total = (probability * target).sum(1), (probability + target).sum(1)
-    return entropy + 0.2 * (1 - (2 * overlap + 1) / (total + 1)).mean()
-
-
-def _positions(embedding: torch.Tensor, side: int) -> torch.Tensor:
-    """Positional embedding (1 + g*g, W) for a grid of another side."""
-    grid = int((len(embedding) - 1) ** 0.5)
-    if side == grid:
-        return embedding
-    square = embedding[1:].T.unflatten(1, (grid, grid))[None]  # (1, W, g, g)
-    resized = functional.interpolate(square, (side, side), mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([embedding[:1], resized[0].flatten(1).T])  # (1 + side*side, W)

@@ -11,8 +11,9 @@ from anomalib_aprilgan.components.text_encoder import TextEncoder
 from anomalib_aprilgan.demo import small_clip
 from anomalib_aprilgan.demo.categories import CLIP_TRAINING
 from anomalib_aprilgan.demo.clip_batches import GENERAL_NAMES, PairBatch, PairBatches
+from anomalib_aprilgan.demo.clip_losses import name_loss, patch_loss, rank_loss, state_loss
 from anomalib_aprilgan.demo.picture_pool import PicturePool
-from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable, name_loss, patch_loss, rank_loss, state_loss
+from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable
 
 NORMAL, ANOMALOUS = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 TEXTS = torch.stack([NORMAL, ANOMALOUS])  # (2, E) of one product
