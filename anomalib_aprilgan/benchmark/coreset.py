@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalib_aprilgan.components.embedded import BACKBONE, settings_of
-from anomalib_aprilgan.demo import RenderedProducts
+from anomalib_aprilgan.components.embedded import BACKBONE
 
-from .side_by_side import Outcome, compare_settings, render
+from .side_by_side import compare_settings, render
 
 
 def report_coreset(
@@ -36,13 +35,7 @@ def report_coreset(
         seed: The product line.
         root: Folder for the pictures.
     """
-    outcomes: dict[str, list[Outcome]] = {}
-    for category in categories:
-        data = RenderedProducts(category, root=root, seed=seed, image_size=settings_of(backbone).image_size)
-        data.prepare_data()
-        data.setup()
-        for name, outcome in compare_settings(data, "coreset_ratio", ratios, k_shot, backbone).items():
-            outcomes.setdefault(name, []).append(outcome)
+    outcomes = compare_settings("coreset_ratio", ratios, categories, (seed,), k_shot, backbone, root)
     return render(f"coreset_ratio, k={k_shot}", outcomes)
 
 

@@ -10,11 +10,9 @@ of one image from pixels to verdict, as multiples of the first row's for the sam
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import product
 from pathlib import Path
 
-from anomalib_aprilgan.components.embedded import BACKBONE, settings_of
-from anomalib_aprilgan.demo import RenderedProducts
+from anomalib_aprilgan.components.embedded import BACKBONE
 from anomalib_aprilgan.demo.categories import HELD_OUT
 
 from .side_by_side import Outcome, compare_settings, render
@@ -40,13 +38,7 @@ def report_precisions(
         seeds: Product lines of each category.
         root: Folder for the pictures.
     """
-    outcomes: dict[str, list[Outcome]] = {}
-    for category, seed in product(categories, range(seeds)):
-        data = RenderedProducts(category, root=root, seed=seed, image_size=settings_of(backbone).image_size)
-        data.prepare_data()
-        data.setup()
-        for name, outcome in compare_settings(data, "precision", precisions, k_shot, backbone).items():
-            outcomes.setdefault(name, []).append(outcome)
+    outcomes = compare_settings("precision", precisions, categories, range(seeds), k_shot, backbone, root)
     table = render(f"precision, k={k_shot}", outcomes)
     return "\n".join([table, *(_moved(name, outcomes[name]) for name in precisions[1:])]) + "\n"
 

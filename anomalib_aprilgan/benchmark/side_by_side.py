@@ -5,6 +5,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from anomalib.data import AnomalibDataModule
 
 from anomalib_aprilgan.april_gan import AprilGAN
+from anomalib_aprilgan.components.embedded import settings_of
 from anomalib_aprilgan.demo import RenderedProducts
 from anomalib_aprilgan.detection.blocks import Array
 
@@ -91,24 +94,42 @@ def in_torch(model: AprilGAN) -> Predictor:
 
 
 def compare_settings(
-    data: RenderedProducts, name: str, values: Iterable[Any], k_shot: int, backbone: str
-) -> dict[str, Outcome]:
-    """Compare AprilGAN with itself under several values of one of its arguments, by value.
+    name: str,
+    values: Sequence[Any],
+    categories: Sequence[str],
+    seeds: Sequence[int],
+    k_shot: int,
+    backbone: str,
+    root: Path,
+) -> dict[str, list[Outcome]]:
+    """Compare AprilGAN with itself under several values of one of its arguments, on rendered products.
 
     Args:
-        data: Rendered products that are set up.
         name: The argument.
         values: What it is set to; differences and times are to the first.
+        categories: What to render.
+        seeds: Product lines of each category.
         k_shot: Number of references.
         backbone: Of AprilGAN, with its own settings.
+        root: Folder for the pictures.
+
+    Returns:
+        By value, an outcome of each product line.
     """
-    predictors = {}
-    for value in values:
-        arguments: dict[str, Any] = {"backbone": backbone, name: value, "evaluator": False, "visualizer": False}
-        model = AprilGAN(data.category, k_shot, data.folder / "train" / "good", **arguments)
-        model.setup("predict")
-        predictors[f"{value}"] = in_torch(model.eval())
-    return compare(data, predictors)
+    outcomes: dict[str, list[Outcome]] = {f"{value}": [] for value in values}
+    for category, seed in product(categories, seeds):
+        data = RenderedProducts(category, root=root, seed=seed, image_size=settings_of(backbone).image_size)
+        data.prepare_data()
+        data.setup()
+        predictors = {}
+        for value in values:
+            arguments: dict[str, Any] = {"backbone": backbone, name: value, "evaluator": False, "visualizer": False}
+            model = AprilGAN(category, k_shot, data.folder / "train" / "good", **arguments)
+            model.setup("predict")
+            predictors[f"{value}"] = in_torch(model.eval())
+        for variant, outcome in compare(data, predictors).items():
+            outcomes[variant].append(outcome)
+    return outcomes
 
 
 def _outcome(

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""All categories, and the fixed public split: what the small CLIP, its adapters and its figures are made of."""
+"""All categories, their defects, and the fixed public split: what small CLIP, adapters and figures are made of."""
 
 from .defects import DEFECTS, Defect, frayed, worn
 from .drawing import Draw

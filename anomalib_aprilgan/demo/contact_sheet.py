@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .categories import CATEGORIES, defects_of
+from .categories import CATEGORIES, OWN_DEFECTS
+from .defects import DEFECTS
 from .rendering import render
 
 COLUMNS = 14
@@ -32,7 +33,7 @@ def draw_contact_sheet(path: Path, size: int = 96, line: int = 1) -> None:
     """
     cells = []
     for number, category in enumerate(CATEGORIES):
-        kinds = list(defects_of(category))
+        kinds = list(OWN_DEFECTS.get(category, DEFECTS))
         good = render(category, line, 0, None, size)
         bad = render(category, line, 1, kinds[number % len(kinds)], size)
         edge = cv2.morphologyEx(bad.mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))

@@ -4,7 +4,7 @@
 """Defects of rendered products: one function a kind, all with the same signature, each with its exact mask.
 
 A defect is drawn into the product before background, lighting, focus and noise, in product coordinates, about a place
-that lies on the product. Its mask are the pixels that it covers at least half.
+that lies on the product, or all over. Its mask are the pixels that it covers at least half.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import cv2
 import numpy as np
 
-from .drawing import Image, Product, View, blur, colour, cover, fill, noise, paint, path
+from .drawing import Image, Product, View, blur, colour, cover, fill, log_uniform, noise, paint, path
 
 
 class Damage(NamedTuple):
@@ -192,26 +192,26 @@ def burn(view: View, product: Product, place: Place, rng: np.random.Generator) -
 
 def frayed(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
     """Fibres have lost their order in a spot: points of the texture lie about at random, and stand out."""
-    radius = float(np.exp(rng.uniform(*np.log((0.04, 0.2)))))
+    radius, reach, contrast = log_uniform(rng, 0.04, 0.2), rng.uniform(0.03, 0.15), rng.uniform(1.5, 4)
     spot = cover(_blob(view, place, radius, rng, ragged=0.3), view.pixel)
-    reach = np.float32(rng.uniform(0.03, 0.15) / view.pixel)
-    across, along = reach * rng.standard_normal((2, *view.x.shape), np.float32)
+    across, along = np.float32(reach / view.pixel) * rng.standard_normal((2, *view.x.shape), np.float32)
     loose = _displace(product.image, across, along)
-    return _damage(product, paint(product.image, _with_contrast(loose, product.image, rng.uniform(1.5, 4)), spot), spot)
+    return _damage(product, paint(product.image, _with_contrast(loose, product.image, contrast), spot), spot)
 
 
 def worn(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
-    """Fibres are torn to short ones, all over: nothing is left of the coarser structure."""
+    """Fibres are torn to short ones, all over: half or more of the coarser structure is gone."""
     del place
-    coarse = blur(product.image, float(np.exp(rng.uniform(*np.log((0.03, 0.15)))) / view.pixel))
+    coarse = blur(product.image, log_uniform(rng, 0.03, 0.15) / view.pixel)
     fine = product.image - np.float32(rng.uniform(0.5, 1)) * (coarse - coarse.mean((0, 1)))
     return _damage(product, _with_contrast(fine, product.image, 1), np.ones_like(view.x))
 
 
 def _with_contrast(image: Image, like: Image, times: float) -> Image:
-    """An image with the mean of another, and so many times its contrast."""
-    deviation = (image - image.mean((0, 1))) * np.float32(times * like.std() / max(float(image.std()), 1e-3))
-    return np.asarray(np.clip(like.mean((0, 1)) + deviation, 0, 1), np.float32)
+    """An image (S, S, 3) with the mean colour of another, and so many times its contrast."""
+    deviation, usual = image - image.mean((0, 1)), like - like.mean((0, 1))
+    stretch = np.float32(times * usual.std() / max(float(deviation.std()), 1e-3))
+    return np.asarray(np.clip(like.mean((0, 1)) + stretch * deviation, 0, 1), np.float32)
 
 
 # Of any product.

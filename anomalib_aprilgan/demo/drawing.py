@@ -180,6 +180,11 @@ def colour(rng: np.random.Generator, lightness: tuple[float, float] = (0.2, 0.85
     return _float32(np.clip(grey + rng.uniform(-1, 1, 3) * vividness * min(grey, 1 - grey) * 1.5, 0, 1))
 
 
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number between two positive ends whose logarithm is evenly spread."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def blur(image: Image, sigma: float) -> Image:
     """Gaussian blur; ``sigma`` in pixels, nothing happens below a tenth."""
     if sigma < 0.1:

@@ -21,9 +21,10 @@ from .rendering import RENDERER, render
 
 CHUNK = 256  # pairs a file, at most
 # Shares of the pictures; all other categories of the CLIP's training share the rest evenly.
+# ``nonwoven`` and its defects were drawn with the simulated textiles of ``data.photographs`` in view.
 SHARES = {"invented_part": 0.38, "invented_surface": 0.12, "nonwoven": 0.15}
 OWN_SHARE = 0.6  # of the defects, where a category has some of its own
-NAMED = tuple(category for category in CLIP_TRAINING if category not in SHARES)
+OTHERS = tuple(category for category in CLIP_TRAINING if category not in SHARES)
 
 
 class Pair(NamedTuple):
@@ -144,7 +145,7 @@ def _category(rng: np.random.Generator) -> str:
         if chance < share:
             return category
         chance -= share
-    return str(rng.choice(NAMED))
+    return str(rng.choice(OTHERS))
 
 
 def _masks_of(path: Path) -> Path:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .categories import DRAWINGS, check_category, defects_of
 from .defects import Damage, Defect
-from .drawing import Image, Product, View, blur, colour, look, noise, paint
+from .drawing import Image, Product, View, blur, colour, log_uniform, look, noise, paint
 from .objects import OBJECTS
 
 RENDERER = 6  # raised when pictures change, so that old files are not taken for new ones
@@ -88,7 +88,7 @@ def _break(defect: Defect, view: View, product: Product, rng: np.random.Generato
     attempts: list[Damage] = []
     while not attempts or (len(attempts) < ATTEMPTS and (attempts[-1].mask >= 0.5).mean() < SMALLEST_DEFECT):
         x, y = _place(view, product, rng)
-        size = np.float32(np.exp(rng.uniform(*np.log(DEFECT_SIZES))))
+        size = np.float32(log_uniform(rng, *DEFECT_SIZES))
         near = View((view.x - x) / size + x, (view.y - y) / size + y, view.pixel / float(size))
         attempts.append(defect(near, product, (x, y), rng))
     return max(attempts, key=lambda damage: float(damage.mask.sum()))

@@ -42,6 +42,7 @@ from anomalib_aprilgan.data import AuxiliaryData
 from .categories import ADAPTER_TRAINING, CATEGORIES
 from .clip_batches import GENERAL_NAMES, SYNONYMS, PairBatch, PairBatches
 from .picture_pool import PicturePool
+from .rendering import RENDERER
 from .small_clip import SmallCLIP, json_config
 
 STEPS_AN_EPOCH = 100
@@ -78,7 +79,7 @@ def train_clip(
     """Train the small CLIP, and write config and weights.
 
     Args:
-        folder (Path): For the results, and for ``training.ckpt``, from which a stopped training goes on.
+        folder (Path): For the results, and for the checkpoint from which a stopped training goes on.
         schedule (dict[int, int]): Epochs of 100 steps at each size in pixels, in this order.
         pool_pairs (int): Pairs of a good and a defective part to draw.
         pairs (int): Pairs in a batch.
@@ -91,6 +92,8 @@ def train_clip(
     pool = PicturePool(folder / "pictures", pool_pairs, POOL_SIZE, seed)
     pool.draw(processes)
     batches = PairBatches(pool, sizes, pairs, tuple(IMAGENET_CLASSNAMES), seed)
+    # Another training's checkpoint would go on with schedules and pictures of its own.
+    last = folder / f"training-renderer{RENDERER}-steps{len(sizes)}-pairs{pairs}-seed{seed}.ckpt"
     on_gpu = torch.cuda.is_available()
     trainer = Trainer(
         default_root_dir=folder,
@@ -102,11 +105,10 @@ def train_clip(
         precision=_precision(),
         callbacks=[
             TQDMProgressBar(refresh_rate=20),
-            ModelCheckpoint(folder, filename="training", enable_version_counter=False),
+            ModelCheckpoint(folder, filename=last.stem, enable_version_counter=False),
         ],
         logger=False,
     )
-    last = folder / "training.ckpt"
     trainer.fit(model, EpochByEpoch(batches), ckpt_path=last if last.is_file() else None, weights_only=True)
     model.save(str(folder / WEIGHTS_FILE))
     (folder / CONFIG_FILE).write_text(json_config(), encoding="utf-8")

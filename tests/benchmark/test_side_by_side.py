@@ -125,7 +125,7 @@ def test_int8_is_calibrated_on_good_parts_that_are_in_no_test(tmp_path, monkeypa
 
 def test_coresets_stand_beside_whole_banks(tmp_path, monkeypatch):
     products = RenderedProducts("coin", tmp_path, 224, 4, 1, 1)
-    monkeypatch.setattr(coreset, "RenderedProducts", lambda category, root, seed, image_size: products)
+    monkeypatch.setattr(side_by_side, "RenderedProducts", lambda category, root, seed, image_size: products)
     banks = []
     plain = AprilGAN.forward
 
@@ -162,7 +162,7 @@ def test_precisions_stand_beside_the_first_and_moved_maps_are_counted(tmp_path, 
         built.append((self.model.clip.dtype, self.model.class_name, len(self.reference_paths)))
 
     monkeypatch.setattr(AprilGAN, "setup", watch)
-    monkeypatch.setattr(precisions, "RenderedProducts", few_products)
+    monkeypatch.setattr(side_by_side, "RenderedProducts", few_products)
     monkeypatch.setattr(side_by_side, "compare", compare_with_known_moves)
     precisions.main(["--categories=[coin]", "--seeds=2", "--k_shot=1", f"--root={tmp_path}"])
     assert opened == [("coin", 0, 144), ("coin", 1, 144)]

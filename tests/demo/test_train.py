@@ -43,6 +43,15 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert "attn_mask" not in whole
 
 
+def test_another_training_in_the_same_folder_begins_anew(tmp_path):
+    module.train_clip(tmp_path, **SMALL)
+    module.train_clip(tmp_path, **{**SMALL, "schedule": {32: 1, 40: 1}})
+    module.train_clip(tmp_path / "alone", **{**SMALL, "schedule": {32: 1, 40: 1}})
+    both, alone = weights(tmp_path), weights(tmp_path / "alone")
+    for name, weight in alone.items():
+        torch.testing.assert_close(weight, both[name], rtol=0, atol=0, msg=name)
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
