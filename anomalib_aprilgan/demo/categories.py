@@ -12,7 +12,7 @@ from .textures import TEXTURES
 
 DRAWINGS: dict[str, Draw] = {**TEXTURES, **PHOTOGRAPHED, "invented_surface": invented_surface, **OBJECTS}
 CATEGORIES = tuple(DRAWINGS)
-# Defects that no other category can have.
+# Defects that no other category can have. Cloth was drawn with the simulated textiles of ``data.photographs`` in view.
 OWN_DEFECTS: dict[str, dict[str, Defect]] = {"nonwoven": {"frayed": frayed, "worn": worn}}
 
 # Never mixed: the CLIP has seen no part of the second and third group, the adapters none of the third.

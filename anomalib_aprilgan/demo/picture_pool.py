@@ -21,8 +21,7 @@ from .rendering import RENDERER, render
 
 CHUNK = 256  # pairs a file, at most
 # Shares of the pictures; all other categories of the CLIP's training share the rest evenly.
-# ``nonwoven`` and its defects were drawn with the simulated textiles of ``data.photographs`` in view.
-SHARES = {"invented_part": 0.38, "invented_surface": 0.12, "nonwoven": 0.15}
+SHARES = {"invented_part": 0.4, "invented_surface": 0.2}
 OWN_SHARE = 0.6  # of the defects, where a category has some of its own
 OTHERS = tuple(category for category in CLIP_TRAINING if category not in SHARES)
 
