@@ -26,13 +26,13 @@ def resize_positions(
         interpolation (str): ``bicubic``, with antialiasing as in open_clip, or ``bilinear``, without.
 
     Returns:
-        dict[str, torch.Tensor]: The same, the embedding replaced where its length differs.
+        dict[str, torch.Tensor]: The same, the embedding replaced where its grid differs.
     """
     shapes = {f"visual.{name}": tensor.shape for name, tensor in visual.state_dict().items()}
     resized = {
         name: resize_grid(state[name], math.isqrt(shapes[name][0] - 1), interpolation)
         for name in POSITIONS
-        if name in state and name in shapes and state[name].shape[0] != shapes[name][0]
+        if name in state and name in shapes
     }
     return {**state, **resized}
 
@@ -49,6 +49,8 @@ def resize_grid(embedding: torch.Tensor, side: int, interpolation: str = "bicubi
         torch.Tensor: (1 + g'*g', W).
     """
     old_side = math.isqrt(len(embedding) - 1)
+    if side == old_side:
+        return embedding
     grid = embedding[1:].T.unflatten(1, (old_side, old_side))[None]  # (1, W, g, g)
     antialias = interpolation == "bicubic"
     resized = functional.interpolate(grid, (side, side), mode=interpolation, antialias=antialias, align_corners=False)

@@ -1,7 +1,6 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-
 import pytest
 import torch
 
