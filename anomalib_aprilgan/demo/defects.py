@@ -192,8 +192,8 @@ def burn(view: View, product: Product, place: Place, rng: np.random.Generator) -
 
 def frayed(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
     """Fibres have lost their order in a spot: points of the texture lie about at random, and stand out."""
-    radius, reach, contrast = log_uniform(rng, 0.04, 0.2), rng.uniform(0.03, 0.15), rng.uniform(1.5, 4)
-    spot = cover(_blob(view, place, radius, rng, ragged=0.3), view.pixel)
+    radius, reach, contrast = log_uniform(rng, 0.02, 0.12), rng.uniform(0.03, 0.15), rng.uniform(2, 5)
+    spot = cover(_blob(view, place, radius, rng, ragged=0.3, slenderest=0.4), view.pixel)
     across, along = np.float32(reach / view.pixel) * rng.standard_normal((2, *view.x.shape), np.float32)
     loose = _displace(product.image, across, along)
     return _damage(product, paint(product.image, _with_contrast(loose, product.image, contrast), spot), spot)
@@ -231,9 +231,11 @@ def _walk(
     return np.asarray((points - points.mean(0)) * (length / steps) + np.asarray(centre), np.float64)
 
 
-def _blob(view: View, place: Place, radius: float, rng: np.random.Generator, ragged: float) -> Image:
+def _blob(
+    view: View, place: Place, radius: float, rng: np.random.Generator, ragged: float, slenderest: float = 0.6
+) -> Image:
     """Signed distance to a round or oval spot with an uneven border."""
-    angle, oval = rng.uniform(0, np.pi), rng.uniform(0.6, 1.0)
+    angle, oval = rng.uniform(0, np.pi), rng.uniform(slenderest, 1.0)
     x, y = view.x - np.float32(place[0]), view.y - np.float32(place[1])
     across, along = np.cos(angle) * x + np.sin(angle) * y, (np.cos(angle) * y - np.sin(angle) * x) / oval
     uneven = noise(view, rng, 0.7 / radius, octaves=2) if radius > 4 * view.pixel else np.zeros_like(view.x)

@@ -9,9 +9,8 @@ Every function follows the rules of ``textures``.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .drawing import Image, Product, View, bands, colour, cover, fill, lit, log_uniform, noise, paint, sheet, turned
+from .drawing import Image, Product, View, bands, colour, cover, fill, lit, noise, paint, sheet, turned
 
 
 class Cells(NamedTuple):
@@ -238,42 +237,3 @@ def foam(view: View, line: np.random.Generator, part: np.random.Generator) -> Pr
         inside = (hole.value < share) * cover(edge, view.pixel, 0.02)
         image = lit(paint(image, pulp * (1 - depth), inside * np.clip(0.75 - 4 * edge / pitch, 0, 1)), -inside, 0.3)
     return sheet(image)
-
-
-def nonwoven(view: View, line: np.random.Generator, part: np.random.Generator) -> Product:
-    """Nonwoven cloth: fibres at random, but most of them along one direction; and a grain as fine as the pixels."""
-    pulp, depth, grain = colour(line, (0.25, 0.75), 0.2), line.uniform(0.06, 0.3), line.uniform(0.0, 0.6)
-    wide, stretch, smooth = log_uniform(line, 0.02, 0.15), line.uniform(1.5, 6), line.uniform(0.05, 0.7)
-    specks = np.random.default_rng(part.integers(1 << 32))  # how many they are must not count for what part draws next
-    web = fibrous(turned(view, line.uniform(0, np.pi)), specks, wide * stretch, wide, smooth)
-    cloth = web * (1 - grain) ** 0.5 + specks.standard_normal(web.shape) * grain**0.5
-    return sheet(fill(view, pulp) * (1 + depth * cloth)[..., None])
-
-
-def fibrous(view: View, rng: np.random.Generator, length: float, width: float, smoothness: float) -> Image:
-    """Noise, mean near 0, deviation 1, that is alike over a length along x and over a width along y (Matern spectrum).
-
-    Unlike ``noise`` it is drawn pixel by pixel, so another size of the picture shows other fibres; and what leaves the
-    picture on one side comes in on the other.
-
-    Args:
-        view (View): Where to look at it; turned, moved and scaled, but not bent.
-        rng (np.random.Generator): Draws the noise.
-        length (float): Length of correlation along x, in product coordinates.
-        width (float): Length of correlation along y.
-        smoothness (float): Matern's nu, above 0: 0.5 decays exponentially, less is rougher.
-
-    Returns:
-        Image: Noise (S, S).
-    """
-    size = len(view.x)
-    down, right = np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")  # cycles a pixel, (S, S)
-
-    def along(axis: Image) -> NDArray[np.floating]:  # cycles a product unit, (S, S)
-        cycles: NDArray[np.floating] = float(axis[0, 1] - axis[0, 0]) * right + float(axis[1, 0] - axis[0, 0]) * down
-        return cycles / view.pixel**2
-
-    decay = 1 + (2 * np.pi) ** 2 * ((length * along(view.x)) ** 2 + (width * along(view.y)) ** 2)
-    waves = np.fft.fft2(rng.standard_normal((size, size))) * decay ** (-(smoothness + 1) / 2)
-    fibres = np.fft.ifft2(waves).real
-    return np.asarray(fibres / fibres.std(), np.float32)

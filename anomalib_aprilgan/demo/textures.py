@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import natural_textures as natural
+from .cloth import nonwoven
 from .drawing import (
     Draw,
     Image,
@@ -295,5 +296,5 @@ TEXTURES: dict[str, Draw] = {
     "printed_cloth": printed_cloth,
     "concrete": natural.concrete,
     "foam": natural.foam,
-    "nonwoven": natural.nonwoven,
+    "nonwoven": nonwoven,
 }
