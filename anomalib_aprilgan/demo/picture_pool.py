@@ -4,7 +4,7 @@
 """Pictures for the small CLIP's training, drawn once and kept on disk: drawing costs as much as learning."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,10 +20,7 @@ from .defects import DEFECTS
 from .rendering import RENDERER, render
 
 CHUNK = 256  # pairs a file, at most
-# Shares of the pictures; all other categories of the CLIP's training share the rest evenly.
-SHARES = {"invented_part": 0.4, "invented_surface": 0.2}
-OWN_SHARE = 0.6  # of the defects, where a category has some of its own
-OTHERS = tuple(category for category in CLIP_TRAINING if category not in SHARES)
+OWN_SHARE = 0.75  # of the defects, where a category has some of its own
 
 
 class Pair(NamedTuple):
@@ -53,19 +50,22 @@ class Order(NamedTuple):
 
 
 class PicturePool:
-    """Pairs of pictures in a folder; each depends on seed and number alone.
+    """Pairs of pictures in a folder; each depends on shares, seed and number alone.
 
     Args:
         folder (Path): For the files.
         pairs (int): How many.
         size (int): Side S of the pictures in pixels, a multiple of 8.
         seed (int): Settles the pictures.
+        shares (Mapping[str, float]): Share of categories, at most 1 in all; every other category of the CLIP's training
+            has an even part of the rest.
     """
 
-    def __init__(self, folder: Path, pairs: int, size: int, seed: int) -> None:
+    def __init__(self, folder: Path, pairs: int, size: int, seed: int, shares: Mapping[str, float]) -> None:
         self.folder = folder
         self.size = size
         self.seed = seed
+        self.shares = dict(shares)
         self.chunk = min(CHUNK, pairs)
         self.chunks = -(-pairs // self.chunk)
         self._opened: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
@@ -95,7 +95,7 @@ class PicturePool:
             self._opened[chunk] = np.load(path, mmap_mode="r"), np.load(_masks_of(path), mmap_mode="r")
         images, masks = self._opened[chunk]
         mask = np.unpackbits(masks[place], axis=-1).astype(bool)  # (S, S)
-        order = _order(self.seed, number)
+        order = _order(self.seed, number, self.shares)
         return Pair(np.asarray(images[place]), mask, order.category, order.good == order.bad)
 
     def __iter__(self) -> Iterator[Pair]:
@@ -103,11 +103,14 @@ class PicturePool:
         return (self[number] for number in range(len(self)))
 
     def _path(self, chunk: int) -> Path:
-        return self.folder / f"renderer{RENDERER}-size{self.size}-seed{self.seed}-pairs{self.chunk}-{chunk:04d}.npy"
+        shares = "".join(f"-{category}{share:g}" for category, share in self.shares.items())
+        name = f"renderer{RENDERER}-size{self.size}-seed{self.seed}{shares}-pairs{self.chunk}-{chunk:04d}.npy"
+        return self.folder / name
 
     def _draw_chunk(self, chunk: int) -> None:
         cv2.setNumThreads(1)
-        pairs = [draw_pair(self.seed, chunk * self.chunk + place, self.size) for place in range(self.chunk)]
+        numbers = range(chunk * self.chunk, (chunk + 1) * self.chunk)
+        pairs = [draw_pair(self.seed, number, self.size, self.shares) for number in numbers]
         path = self._path(chunk)
         np.save(_masks_of(path), np.packbits([pair.mask for pair in pairs], axis=-1))
         unfinished = path.with_suffix(".unfinished.npy")
@@ -115,22 +118,23 @@ class PicturePool:
         unfinished.replace(path)
 
 
-def draw_pair(seed: int, number: int, size: int) -> Pair:
+def draw_pair(seed: int, number: int, size: int, shares: Mapping[str, float]) -> Pair:
     """Draw a good and a defective part of the same line, in half of the cases the very same part.
 
     Args:
         seed (int): Seed of the pool.
         number (int): Which pair.
         size (int): Side of the pictures in pixels.
+        shares (Mapping[str, float]): Of categories, as for ``PicturePool``.
     """
-    category, line, good, bad, defect = _order(seed, number)
+    category, line, good, bad, defect = _order(seed, number, shares)
     first, second = render(category, line, good, None, size), render(category, line, bad, defect, size)
     return Pair(np.stack([first.image, second.image]), second.mask, category, good == bad)
 
 
-def _order(seed: int, number: int) -> Order:
+def _order(seed: int, number: int, shares: Mapping[str, float]) -> Order:
     rng = np.random.default_rng([seed, number])
-    category = _category(rng)
+    category = _category(rng, shares)
     line, part, other = (int(value) for value in rng.integers(1, 2**31, 3))
     bad = part if rng.random() < 0.5 else other
     own = OWN_DEFECTS.get(category, {})
@@ -138,13 +142,13 @@ def _order(seed: int, number: int) -> Order:
     return Order(category, line, part, bad, str(rng.choice(list(kinds))))
 
 
-def _category(rng: np.random.Generator) -> str:
+def _category(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
     chance = rng.random()
-    for category, share in SHARES.items():
+    for category, share in shares.items():
         if chance < share:
             return category
         chance -= share
-    return str(rng.choice(OTHERS))
+    return str(rng.choice([category for category in CLIP_TRAINING if category not in shares]))
 
 
 def _masks_of(path: Path) -> Path:

@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 3},
 }
 HEADS = (2, 4, 5)  # blocks that are taught through a linear map of their own; the last one has CLIP's
-SCALES = (30.0, 100.0)  # of the logits, at the beginning and from 40 % of the steps on; CLIP's own ends at 100
+SCALE = 100.0  # of the logits, from 40 % of the steps on; CLIP's own ends there, too
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -83,13 +83,15 @@ class SmallCLIP(LightningModule):
         nouns (Sequence[str]): Words by which products are called besides their names.
         steps (int): Optimiser steps, for the learning rate's cosine.
         learning_rate (float): Largest learning rate of AdamW; Muon's is four times as large.
+        first_scale (float): Of the logits, at the beginning.
     """
 
-    def __init__(self, nouns: Sequence[str], steps: int, learning_rate: float = 5e-4) -> None:
+    def __init__(self, nouns: Sequence[str], steps: int, learning_rate: float, first_scale: float) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.steps = steps
         self.learning_rate = learning_rate
+        self.first_scale = first_scale
         self.prompts = PromptEnsemble()
         self.tokenizer = SimpleTokenizer()
         self.clip = CLIP(**CONFIG)
@@ -152,8 +154,7 @@ class SmallCLIP(LightningModule):
 
     def loss(self, batch: PairBatch) -> torch.Tensor:
         """Sum of the three losses of a batch, ()."""
-        start, end = SCALES
-        scale = start + (end - start) * min(1.0, self._steps_done() / (0.4 * self.steps))
+        scale = self.first_scale + (SCALE - self.first_scale) * min(1.0, self._steps_done() / (0.4 * self.steps))
         texts = self._texts(batch.names)  # (P, 2, E)
         pooled, stages = self.encode_images(batch.images)
         covered = functional.avg_pool2d(

@@ -3,22 +3,17 @@
 
 """Make the embedded small CLIP and its adapters from nothing: ``python -m anomalib_aprilgan.demo.train FOLDER``.
 
-First the pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: a good hour on two CPU cores.
-Started again with the same folder, it goes on where it was stopped. The folder then holds what lies in
+Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: a good hour on two CPU cores. Started
+again with the same folder, it goes on where it was stopped. The folder then holds what lies in
 ``anomalib_aprilgan/embedded``.
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
-import torch
 from anomalib.engine import Engine
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-from torch.utils.data import DataLoader, Subset
+from lightning.pytorch import seed_everything
 
 from anomalib_aprilgan.anomaly_clip import AnomalyCLIPPrompts
 from anomalib_aprilgan.anomaly_clip.learned_prompts import read_prompts
@@ -39,85 +34,13 @@ from anomalib_aprilgan.components.interrupts import STOPPED, is_stop
 from anomalib_aprilgan.components.trained_file import write_trained
 from anomalib_aprilgan.data import AuxiliaryData
 
-from .categories import ADAPTER_TRAINING, CATEGORIES
-from .clip_batches import GENERAL_NAMES, SYNONYMS, PairBatch, PairBatches
-from .picture_pool import PicturePool
-from .rendering import RENDERER
-from .small_clip import SmallCLIP, json_config
+from .categories import ADAPTER_TRAINING
+from .clip_training import STAGES, Stage, train_clip
 
-STEPS_AN_EPOCH = 100
-# Epochs at each size of the pictures in pixels: coarse first, since an image then costs half as much.
-SCHEDULE = {96: 64, 128: 12}
-POOL_PAIRS, POOL_SIZE = 36_000, 128  # pictures of the CLIP's training: pairs, and side in pixels
 PROCESSES = 2  # of one thread each: on matrices this small they do nearly twice the work of one with two threads
 ADAPTER_LINES = 4  # product lines of each category that the adapters are trained on
 ADAPTER_EPOCHS = 4
 PROMPT_EPOCHS = 3
-
-
-class EpochByEpoch(LightningDataModule):
-    """Batches of the epoch that the trainer is in, also where a stopped training goes on.
-
-    Args:
-        batches (PairBatches): One for each step of all epochs.
-    """
-
-    def __init__(self, batches: PairBatches) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def train_dataloader(self) -> DataLoader[PairBatch]:
-        """Batches of one epoch; the trainer asks anew for every epoch."""
-        trainer: Any = self.trainer
-        first = trainer.current_epoch * STEPS_AN_EPOCH
-        return DataLoader(Subset(self.batches, range(first, first + STEPS_AN_EPOCH)), batch_size=None)
-
-
-def train_clip(
-    folder: Path, schedule: dict[int, int], pool_pairs: int, pairs: int, seed: int, processes: int = PROCESSES
-) -> None:
-    """Train the small CLIP, and write config and weights.
-
-    Args:
-        folder (Path): For the results, and for the checkpoint from which a stopped training goes on.
-        schedule (dict[int, int]): Epochs of 100 steps at each size in pixels, in this order.
-        pool_pairs (int): Pairs of a good and a defective part to draw.
-        pairs (int): Pairs in a batch.
-        seed (int): Settles everything.
-        processes (int): On a machine without GPU; each takes its share of every batch.
-    """
-    sizes = [size for size, epochs in schedule.items() for _ in range(epochs * STEPS_AN_EPOCH)]
-    seed_everything(seed)
-    model = SmallCLIP(spoken_names(), steps=len(sizes))
-    pool = PicturePool(folder / "pictures", pool_pairs, POOL_SIZE, seed)
-    pool.draw(processes)
-    batches = PairBatches(pool, sizes, pairs, tuple(IMAGENET_CLASSNAMES), seed)
-    # Another training's checkpoint would go on with schedules and pictures of its own.
-    last = folder / f"training-renderer{RENDERER}-steps{len(sizes)}-pairs{pairs}-seed{seed}.ckpt"
-    on_gpu = torch.cuda.is_available()
-    trainer = Trainer(
-        default_root_dir=folder,
-        devices=1 if on_gpu else processes,
-        strategy="auto" if on_gpu or processes == 1 else "ddp_spawn",
-        use_distributed_sampler=False,  # the batches share themselves out
-        reload_dataloaders_every_n_epochs=1,
-        max_epochs=len(sizes) // STEPS_AN_EPOCH,
-        precision=_precision(),
-        callbacks=[
-            TQDMProgressBar(refresh_rate=20),
-            ModelCheckpoint(folder, filename=last.stem, enable_version_counter=False),
-        ],
-        logger=False,
-    )
-    trainer.fit(model, EpochByEpoch(batches), ckpt_path=last if last.is_file() else None, weights_only=True)
-    model.save(str(folder / WEIGHTS_FILE))
-    (folder / CONFIG_FILE).write_text(json_config(), encoding="utf-8")
-
-
-def spoken_names() -> list[str]:
-    """All names that training sentences may hold."""
-    known = [name for category in CATEGORIES for name in (category, category.replace("_", " "))]
-    return [*IMAGENET_CLASSNAMES, *GENERAL_NAMES, *known, *(word for words in SYNONYMS.values() for word in words)]
 
 
 def train_adapters(folder: Path, lines: int, epochs: int) -> None:
@@ -176,8 +99,7 @@ def train_prompts(folder: Path, lines: int, epochs: int, seed: int) -> None:
 
 def train(
     folder: Path,
-    schedule: dict[int, int] = SCHEDULE,
-    pool_pairs: int = POOL_PAIRS,
+    stages: tuple[Stage, Stage] = STAGES,
     pairs: int = 32,
     adapter_lines: int = ADAPTER_LINES,
     adapter_epochs: int = ADAPTER_EPOCHS,
@@ -189,8 +111,7 @@ def train(
 
     Args:
         folder: For the results, and to go on after a stop.
-        schedule: Epochs of 100 steps at each size of the pictures in pixels.
-        pool_pairs: Pairs of a good and a defective part to draw.
+        stages: Of the CLIP's training.
         pairs: Pairs in a batch.
         adapter_lines: Product lines of each category that adapters and prompts learn from.
         adapter_epochs: Epochs of adapter training.
@@ -203,7 +124,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        train_clip(folder, schedule, pool_pairs, pairs, seed, processes)
+        train_clip(folder, stages, pairs, seed, processes)
         train_adapters(folder, adapter_lines, adapter_epochs)
         train_prompts(folder, adapter_lines, prompt_epochs, seed)
     except (KeyboardInterrupt, SystemExit) as error:
@@ -212,12 +133,6 @@ def train(
         sys.stderr.write("Stopped. The same command goes on, with the CLIP from its last whole epoch.\n")
         raise SystemExit(STOPPED) from None
     sys.stdout.write(f"{CONFIG_FILE}, {WEIGHTS_FILE}, {ADAPTERS_FILE} and {PROMPTS_FILE} are in {folder}.\n")
-
-
-def _precision() -> Literal["bf16-mixed", "32-true"]:
-    """Bfloat16 where the machine multiplies it faster."""
-    is_native = torch.cuda.is_available() or "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return "bf16-mixed" if is_native else "32-true"
 
 
 if __name__ == "__main__":

@@ -8,16 +8,18 @@ import pytest
 
 from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CLIP_TRAINING, HELD_OUT, OWN_DEFECTS
 from anomalib_aprilgan.demo.clip_batches import FADED, FAINTEST, vary
-from anomalib_aprilgan.demo.picture_pool import OTHERS, OWN_SHARE, SHARES, Pair, PicturePool, _order, draw_pair
+from anomalib_aprilgan.demo.picture_pool import OWN_SHARE, Pair, PicturePool, _order, draw_pair
+
+SHARES = {"invented_part": 0.4, "nonwoven": 0.1, "paper": 0.0}
 
 
 def test_pairs_are_read_as_they_were_drawn(tmp_path):
-    pool = PicturePool(tmp_path, pairs=5, size=24, seed=3)
+    pool = PicturePool(tmp_path, pairs=5, size=24, seed=3, shares=SHARES)
     pool.draw(processes=1)
     assert len(pool) == 5
     pairs = list(pool)
     for number in (0, 4):
-        drawn = draw_pair(3, number, 24)
+        drawn = draw_pair(3, number, 24, SHARES)
         np.testing.assert_array_equal(pairs[number].images, drawn.images)
         np.testing.assert_array_equal(pairs[number].mask, drawn.mask)
         assert pairs[number].category == drawn.category
@@ -26,7 +28,7 @@ def test_pairs_are_read_as_they_were_drawn(tmp_path):
 
 
 def test_half_of_the_pairs_show_one_part_twice():
-    pairs = [draw_pair(0, number, 32) for number in range(24)]
+    pairs = [draw_pair(0, number, 32, SHARES) for number in range(24)]
     assert 6 <= sum(pair.is_same_part for pair in pairs) <= 18
     for pair in pairs:
         if pair.mask.all():
@@ -36,7 +38,7 @@ def test_half_of_the_pairs_show_one_part_twice():
 
 
 def test_only_missing_files_are_drawn(tmp_path):
-    pool = PicturePool(tmp_path, pairs=2, size=16, seed=0)
+    pool = PicturePool(tmp_path, pairs=2, size=16, seed=0, shares=SHARES)
     pool.draw(processes=1)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     pool.draw(processes=1)
@@ -48,16 +50,27 @@ def test_only_missing_files_are_drawn(tmp_path):
 
 
 def test_training_pictures_are_of_training_categories_in_their_shares():
-    orders = [_order(0, number) for number in range(4000)]
+    orders = [_order(0, number, SHARES) for number in range(4000)]
     drawn = Counter(order.category for order in orders)
-    assert set(drawn) == set(CLIP_TRAINING)
+    others = {*CLIP_TRAINING} - {*SHARES}
+    assert set(drawn) == {*others, "invented_part", "nonwoven"}
     assert not set(drawn) & {*ADAPTER_TRAINING, *HELD_OUT}
     own = [order.defect in OWN_DEFECTS["nonwoven"] for order in orders if order.category == "nonwoven"]
-    assert np.mean(own) == pytest.approx(OWN_SHARE, abs=0.2)
-    for category, share in SHARES.items():
-        assert drawn[category] / 4000 == pytest.approx(share, abs=0.04)
-    rest = 1 - sum(SHARES.values())
-    assert sum(drawn[category] for category in OTHERS) / 4000 == pytest.approx(rest, abs=0.04)
+    assert np.mean(own) == pytest.approx(OWN_SHARE, abs=0.1)
+    assert drawn["invented_part"] / 4000 == pytest.approx(0.4, abs=0.03)
+    assert drawn["nonwoven"] / 4000 == pytest.approx(0.1, abs=0.02)
+    for category in others:
+        assert drawn[category] / 4000 == pytest.approx(0.5 / len(others), abs=0.015)
+
+
+def test_pictures_of_other_shares_are_others(tmp_path):
+    for shares in ({"invented_part": 1.0}, {"wood": 0.0, "nonwoven": 1.0}):
+        pool = PicturePool(tmp_path, pairs=2, size=16, seed=0, shares=shares)
+        pool.draw(processes=1)
+        category = max(shares, key=shares.__getitem__)
+        assert [pair.category for pair in pool] == [category] * 2
+        for number, pair in enumerate(pool):
+            np.testing.assert_array_equal(pair.images, draw_pair(0, number, 16, {category: 1.0}).images)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -15,7 +15,7 @@ from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory) -> PicturePool:
-    pool = PicturePool(tmp_path_factory.mktemp("pool"), pairs=40, size=32, seed=0)
+    pool = PicturePool(tmp_path_factory.mktemp("pool"), pairs=40, size=32, seed=0, shares={})
     pool.draw(processes=1)
     return pool
 
@@ -28,7 +28,7 @@ def batch(pool) -> PairBatch:
 @pytest.fixture(scope="module")
 def model() -> SmallCLIP:
     torch.manual_seed(0)
-    return SmallCLIP(["apple", "bridge", *CLIP_TRAINING], steps=10).eval()
+    return SmallCLIP(["apple", "bridge", *CLIP_TRAINING], steps=10, learning_rate=5e-4, first_scale=30.0).eval()
 
 
 def test_batch_holds_good_and_defective_parts(batch):

@@ -1,0 +1,146 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Training of the small CLIP in two stages: products of all kinds, and then more cloth among them."""
+
+import hashlib
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+from torch.utils.data import DataLoader, Subset
+
+from anomalib_aprilgan.components.embedded import CONFIG_FILE, WEIGHTS_FILE
+
+from .categories import CATEGORIES
+from .clip_batches import GENERAL_NAMES, SYNONYMS, PairBatch, PairBatches
+from .picture_pool import PicturePool
+from .rendering import RENDERER
+from .small_clip import SCALE, SmallCLIP, json_config
+
+STEPS_AN_EPOCH = 100
+POOL_SIZE = 128  # side of the drawn pictures in pixels
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
+
+    Attributes:
+        schedule (Mapping[int, int]): Epochs of 100 steps at each size of the pictures in pixels, in this order; coarse
+            first, since an image then costs half as much.
+        shares (Mapping[str, float]): Of the pictures, as for ``PicturePool``.
+        pool_pairs (int): Pairs of a good and a defective part to draw.
+        learning_rate (float): The largest.
+        first_scale (float): Of the logits, at the beginning.
+    """
+
+    schedule: Mapping[int, int]
+    shares: Mapping[str, float]
+    pool_pairs: int
+    learning_rate: float
+    first_scale: float
+
+    def sizes(self) -> list[int]:
+        """Side of the pictures in pixels at each step."""
+        return [size for size, epochs in self.schedule.items() for _ in range(epochs * STEPS_AN_EPOCH)]
+
+
+STAGES = (
+    Stage({96: 58, 128: 6}, {"invented_part": 0.4, "invented_surface": 0.2, "nonwoven": 0.0}, 36_000, 5e-4, 30.0),
+    Stage({128: 10}, {"invented_part": 0.32, "invented_surface": 0.14, "nonwoven": 0.3}, 14_000, 4e-4, SCALE),
+)
+SECOND_SHARE = 0.45  # of the second stage in the averaged weights
+
+
+class EpochByEpoch(LightningDataModule):
+    """Batches of the epoch that the trainer is in, also where a stopped training goes on.
+
+    Args:
+        batches (PairBatches): One for each step of all epochs.
+    """
+
+    def __init__(self, batches: PairBatches) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def train_dataloader(self) -> DataLoader[PairBatch]:
+        """Batches of one epoch; the trainer asks anew for every epoch."""
+        trainer: Any = self.trainer
+        first = trainer.current_epoch * STEPS_AN_EPOCH
+        return DataLoader(Subset(self.batches, range(first, first + STEPS_AN_EPOCH)), batch_size=None)
+
+
+def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int, processes: int) -> None:
+    """Train the small CLIP, and write config and weights.
+
+    The second stage goes on from the first, more gently and with other pictures. Since it costs some of what was
+    learned before, the weights of both are averaged, as WiSE-FT does (arXiv 2109.01903).
+
+    Args:
+        folder (Path): For the results, and for the checkpoints from which a stopped training goes on.
+        stages (tuple[Stage, Stage]): What to train on.
+        pairs (int): Pairs in a batch.
+        seed (int): Settles everything.
+        processes (int): On a machine without GPU; each takes its share of every batch.
+    """
+    # Another training's checkpoints would go on with schedules and pictures of its own.
+    key = hashlib.sha256(repr((RENDERER, stages, pairs, seed)).encode()).hexdigest()[:12]
+    seed_everything(seed)
+    models = [SmallCLIP(spoken_names(), len(s.sizes()), s.learning_rate, s.first_scale) for s in stages]
+    for number, (model, stage) in enumerate(zip(models, stages, strict=True)):
+        if number > 0:
+            model.load_state_dict(models[number - 1].state_dict())
+        pool = PicturePool(folder / "pictures", stage.pool_pairs, POOL_SIZE, seed + number, stage.shares)
+        pool.draw(processes)
+        batches = PairBatches(pool, stage.sizes(), pairs, tuple(IMAGENET_CLASSNAMES), seed + number)
+        _fit(model, batches, folder / f"training-{key}-{number + 1}.ckpt", processes)
+    first, second = models
+    _average(first, second, SECOND_SHARE).save(str(folder / WEIGHTS_FILE))
+    (folder / CONFIG_FILE).write_text(json_config(), encoding="utf-8")
+
+
+def _fit(model: SmallCLIP, batches: PairBatches, checkpoint: Path, processes: int) -> None:
+    on_gpu = torch.cuda.is_available()
+    trainer = Trainer(
+        default_root_dir=checkpoint.parent,
+        devices=1 if on_gpu else processes,
+        strategy="auto" if on_gpu or processes == 1 else "ddp_spawn",
+        use_distributed_sampler=False,  # the batches share themselves out
+        reload_dataloaders_every_n_epochs=1,
+        max_epochs=len(batches) // STEPS_AN_EPOCH,
+        precision=_precision(),
+        callbacks=[
+            TQDMProgressBar(refresh_rate=20),
+            ModelCheckpoint(checkpoint.parent, filename=checkpoint.stem, enable_version_counter=False),
+        ],
+        logger=False,
+    )
+    known = checkpoint if checkpoint.is_file() else None
+    trainer.fit(model, EpochByEpoch(batches), ckpt_path=known, weights_only=True)
+
+
+def _average(first: SmallCLIP, second: SmallCLIP, share: float) -> SmallCLIP:
+    mixed = deepcopy(first)
+    with torch.no_grad():
+        for weight, other in zip(mixed.parameters(), second.parameters(), strict=True):
+            weight.lerp_(other.to(weight.device), share)
+    return mixed
+
+
+def spoken_names() -> list[str]:
+    """All names that training sentences may hold."""
+    known = [name for category in CATEGORIES for name in (category, category.replace("_", " "))]
+    return [*IMAGENET_CLASSNAMES, *GENERAL_NAMES, *known, *(word for words in SYNONYMS.values() for word in words)]
+
+
+def _precision() -> Literal["bf16-mixed", "32-true"]:
+    """Bfloat16 where the machine multiplies it faster."""
+    is_native = torch.cuda.is_available() or "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return "bf16-mixed" if is_native else "32-true"
