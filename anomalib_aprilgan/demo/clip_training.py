@@ -52,9 +52,20 @@ class Stage:
         return [size for size, epochs in self.schedule.items() for _ in range(epochs * STEPS_AN_EPOCH)]
 
 
-STAGES = (
-    Stage({96: 58, 128: 6}, {"invented_part": 0.4, "invented_surface": 0.2, "nonwoven": 0.0}, 36_000, 5e-4, 30.0),
-    Stage({128: 10}, {"invented_part": 0.32, "invented_surface": 0.14, "nonwoven": 0.3}, 14_000, 4e-4, SCALE),
+FIRST = Stage(
+    schedule={96: 58, 128: 6},
+    # A category that is not named has an even part of the rest: 0 keeps cloth out of this stage.
+    shares={"invented_part": 0.4, "invented_surface": 0.2, "nonwoven": 0.0},
+    pool_pairs=36_000,
+    learning_rate=5e-4,
+    first_scale=30.0,
+)
+SECOND = Stage(
+    schedule={128: 10},
+    shares={"invented_part": 0.32, "invented_surface": 0.14, "nonwoven": 0.3},
+    pool_pairs=14_000,
+    learning_rate=4e-4,
+    first_scale=SCALE,
 )
 SECOND_SHARE = 0.45  # of the second stage in the averaged weights
 
@@ -64,17 +75,19 @@ class EpochByEpoch(LightningDataModule):
 
     Args:
         batches (PairBatches): One for each step of all epochs.
+        steps_an_epoch (int): How many of them an epoch has.
     """
 
-    def __init__(self, batches: PairBatches) -> None:
+    def __init__(self, batches: PairBatches, steps_an_epoch: int) -> None:
         super().__init__()
         self.batches = batches
+        self.steps_an_epoch = steps_an_epoch
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         """Batches of one epoch; the trainer asks anew for every epoch."""
         trainer: Any = self.trainer
-        first = trainer.current_epoch * STEPS_AN_EPOCH
-        return DataLoader(Subset(self.batches, range(first, first + STEPS_AN_EPOCH)), batch_size=None)
+        first = trainer.current_epoch * self.steps_an_epoch
+        return DataLoader(Subset(self.batches, range(first, first + self.steps_an_epoch)), batch_size=None)
 
 
 def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int, processes: int) -> None:
@@ -90,10 +103,10 @@ def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int,
         seed (int): Settles everything.
         processes (int): On a machine without GPU; each takes its share of every batch.
     """
-    # Another training's checkpoints would go on with schedules and pictures of its own.
+    # Another training's checkpoints would go on with another schedule and other pictures.
     key = hashlib.sha256(repr((RENDERER, stages, pairs, seed)).encode()).hexdigest()[:12]
     seed_everything(seed)
-    models = [SmallCLIP(spoken_names(), len(s.sizes()), s.learning_rate, s.first_scale) for s in stages]
+    models = [SmallCLIP(spoken_names(), len(stage.sizes()), stage.learning_rate, stage.first_scale) for stage in stages]
     for number, (model, stage) in enumerate(zip(models, stages, strict=True)):
         if number > 0:
             model.load_state_dict(models[number - 1].state_dict())
@@ -123,7 +136,7 @@ def _fit(model: SmallCLIP, batches: PairBatches, checkpoint: Path, processes: in
         logger=False,
     )
     known = checkpoint if checkpoint.is_file() else None
-    trainer.fit(model, EpochByEpoch(batches), ckpt_path=known, weights_only=True)
+    trainer.fit(model, EpochByEpoch(batches, STEPS_AN_EPOCH), ckpt_path=known, weights_only=True)
 
 
 def _average(first: SmallCLIP, second: SmallCLIP, share: float) -> SmallCLIP:

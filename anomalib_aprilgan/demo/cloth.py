@@ -1,7 +1,10 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Cloth whose fibres lie at random, drawn with the simulated textiles of ``data.photographs`` in view."""
+"""Cloth whose fibres lie at random, drawn with the simulated textiles of ``data.photographs`` in view.
+
+``nonwoven`` follows the rules of ``textures``.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -3,6 +3,7 @@
 
 """Pictures for the small CLIP's training, drawn once and kept on disk: drawing costs as much as learning."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -50,7 +51,7 @@ class Order(NamedTuple):
 
 
 class PicturePool:
-    """Pairs of pictures in a folder; each depends on shares, seed and number alone.
+    """Pairs of pictures in a folder; each depends on size, shares, seed and number alone.
 
     Args:
         folder (Path): For the files.
@@ -58,10 +59,17 @@ class PicturePool:
         size (int): Side S of the pictures in pixels, a multiple of 8.
         seed (int): Settles the pictures.
         shares (Mapping[str, float]): Share of categories, at most 1 in all; every other category of the CLIP's training
-            has an even part of the rest.
+            has an even part of the rest; 0 leaves one out.
+
+    Raises:
+        ValueError: If a category is none of the CLIP's training, or the shares are more than 1 in all.
     """
 
     def __init__(self, folder: Path, pairs: int, size: int, seed: int, shares: Mapping[str, float]) -> None:
+        unknown = sorted(set(shares) - set(CLIP_TRAINING))
+        if unknown or sum(shares.values()) > 1 + 1e-9:
+            msg = f"shares={dict(shares)} must be at most 1 in all, of categories among {', '.join(CLIP_TRAINING)}."
+            raise ValueError(msg)
         self.folder = folder
         self.size = size
         self.seed = seed
@@ -103,9 +111,9 @@ class PicturePool:
         return (self[number] for number in range(len(self)))
 
     def _path(self, chunk: int) -> Path:
-        shares = "".join(f"-{category}{share:g}" for category, share in self.shares.items())
-        name = f"renderer{RENDERER}-size{self.size}-seed{self.seed}{shares}-pairs{self.chunk}-{chunk:04d}.npy"
-        return self.folder / name
+        shares = hashlib.sha256(repr(self.shares).encode()).hexdigest()[:8]
+        kind = f"renderer{RENDERER}-size{self.size}-seed{self.seed}-shares{shares}"
+        return self.folder / f"{kind}-pairs{self.chunk}-{chunk:04d}.npy"
 
     def _draw_chunk(self, chunk: int) -> None:
         cv2.setNumThreads(1)

@@ -5,7 +5,7 @@
 
 Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: a good hour on two CPU cores. Started
 again with the same folder, it goes on where it was stopped. The folder then holds what lies in
-``anomalib_aprilgan/embedded``.
+``anomalib_aprilgan/embedded``, and 5 GB of pictures.
 """
 
 import sys
@@ -35,7 +35,7 @@ from anomalib_aprilgan.components.trained_file import write_trained
 from anomalib_aprilgan.data import AuxiliaryData
 
 from .categories import ADAPTER_TRAINING
-from .clip_training import STAGES, Stage, train_clip
+from .clip_training import FIRST, SECOND, Stage, train_clip
 
 PROCESSES = 2  # of one thread each: on matrices this small they do nearly twice the work of one with two threads
 ADAPTER_LINES = 4  # product lines of each category that the adapters are trained on
@@ -99,7 +99,8 @@ def train_prompts(folder: Path, lines: int, epochs: int, seed: int) -> None:
 
 def train(
     folder: Path,
-    stages: tuple[Stage, Stage] = STAGES,
+    first: Stage = FIRST,
+    second: Stage = SECOND,
     pairs: int = 32,
     adapter_lines: int = ADAPTER_LINES,
     adapter_epochs: int = ADAPTER_EPOCHS,
@@ -111,7 +112,8 @@ def train(
 
     Args:
         folder: For the results, and to go on after a stop.
-        stages: Of the CLIP's training.
+        first: First stage of the CLIP's training.
+        second: Second stage, which goes on from the first.
         pairs: Pairs in a batch.
         adapter_lines: Product lines of each category that adapters and prompts learn from.
         adapter_epochs: Epochs of adapter training.
@@ -124,7 +126,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        train_clip(folder, stages, pairs, seed, processes)
+        train_clip(folder, (first, second), pairs, seed, processes)
         train_adapters(folder, adapter_lines, adapter_epochs)
         train_prompts(folder, adapter_lines, prompt_epochs, seed)
     except (KeyboardInterrupt, SystemExit) as error:

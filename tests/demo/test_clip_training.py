@@ -10,17 +10,29 @@ from safetensors.torch import load_file
 
 from anomalib_aprilgan.components.embedded import CONFIG_FILE, WEIGHTS_FILE
 from anomalib_aprilgan.demo import clip_training as module
-from anomalib_aprilgan.demo.clip_training import STAGES, Stage, train_clip
+from anomalib_aprilgan.demo.clip_training import FIRST, SECOND, Stage, train_clip
 from anomalib_aprilgan.demo.small_clip import SmallCLIP
 
-FIRST = Stage({32: 2, 40: 1}, {"nonwoven": 0.0}, pool_pairs=8, learning_rate=5e-4, first_scale=30.0)
-SECOND = Stage({32: 2}, {"nonwoven": 0.5}, pool_pairs=8, learning_rate=3e-4, first_scale=100.0)
-SMALL = {"stages": (FIRST, SECOND), "pairs": 2, "seed": 0, "processes": 1}
+SHORT = Stage({32: 2, 40: 1}, {"nonwoven": 0.0}, pool_pairs=8, learning_rate=5e-4, first_scale=30.0)
+SHORTER = Stage({32: 2}, {"nonwoven": 0.5}, pool_pairs=8, learning_rate=3e-4, first_scale=100.0)
+SMALL = {"stages": (SHORT, SHORTER), "pairs": 2, "seed": 0, "processes": 1}
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(module, "STEPS_AN_EPOCH", 2)
+@pytest.fixture(autouse=True, scope="module")
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STEPS_AN_EPOCH", 2)
+        yield
+
+
+@pytest.fixture
+def epochs(monkeypatch) -> list[tuple[int, int]]:
+    """Epochs that begin, each as the steps of its stage and its number."""
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        SmallCLIP, "on_train_epoch_start", lambda model: begun.append((model.steps, model.current_epoch))
+    )
+    return begun
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -37,16 +49,16 @@ def assert_same(folder, other) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "STEPS_AN_EPOCH", 2)
-        train_clip(folder, **SMALL)
+    train_clip(folder, **SMALL)
     return folder
 
 
-@pytest.mark.parametrize("stopped", [(6, 2), (4, 1)], ids=["first stage", "second stage"])
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, whole, stopped):
+@pytest.mark.parametrize(
+    "last", [[(6, 2), (4, 0), (4, 1)], [(4, 1)]], ids=["stopped in the first stage", "stopped in the second stage"]
+)
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, epochs, whole, last):
     def stop(model: SmallCLIP) -> None:
-        if (model.steps, model.current_epoch) == stopped:
+        if (model.steps, model.current_epoch) == last[0]:
             msg = "power cut"
             raise RuntimeError(msg)
 
@@ -56,26 +68,29 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, w
             train_clip(tmp_path, **SMALL)
     assert not (tmp_path / WEIGHTS_FILE).exists()
     train_clip(tmp_path, **SMALL)
+    assert epochs == last
     assert (tmp_path / CONFIG_FILE).is_file()
     assert_same(tmp_path, whole)
     assert "attn_mask" not in weights(tmp_path)
 
 
-def test_another_training_in_the_same_folder_begins_anew(tmp_path, whole):
-    other = {**SMALL, "stages": (replace(FIRST, schedule={32: 1, 40: 1}), SECOND)}
+def test_another_training_in_the_same_folder_begins_anew(tmp_path, epochs, whole):
+    other = {**SMALL, "stages": (replace(SHORT, schedule={32: 1, 40: 1}), SHORTER)}
     both = shutil.copytree(whole, tmp_path / "both")
     train_clip(both, **other)
+    assert epochs == [(4, 0), (4, 1)] * 2
     train_clip(tmp_path / "alone", **other)
     assert_same(both, tmp_path / "alone")
 
 
-def test_weights_are_the_average_of_both_stages(tmp_path, monkeypatch, whole):
+def test_weights_are_the_average_of_both_stages(tmp_path, monkeypatch, epochs, whole):
     trained = shutil.copytree(whole, tmp_path / "trained")
     saved = []
     for share in (0.0, 1.0, 0.25):
         monkeypatch.setattr(module, "SECOND_SHARE", share)
-        train_clip(trained, **SMALL)  # only the average is made anew
+        train_clip(trained, **SMALL)
         saved.append(weights(trained))
+    assert not epochs  # only the average was made anew
     before, after, mixed = saved
     moved = 0
     for name, weight in mixed.items():
@@ -85,8 +100,16 @@ def test_weights_are_the_average_of_both_stages(tmp_path, monkeypatch, whole):
     assert moved > 50
 
 
+@pytest.mark.slow
+def test_two_processes_share_both_stages(tmp_path):
+    train_clip(tmp_path, **{**SMALL, "processes": 2})
+    assert len(list(tmp_path.glob("training-*.ckpt"))) == 2
+    assert all(weight.isfinite().all() for weight in weights(tmp_path).values())
+
+
 def test_second_stage_has_cloth_that_the_first_has_not():
-    assert [stage.shares["nonwoven"] > 0 for stage in STAGES] == [False, True]
-    assert all(sum(stage.shares.values()) < 1 for stage in STAGES)
-    assert STAGES[1].learning_rate < STAGES[0].learning_rate
-    assert STAGES[1].first_scale == 100
+    assert FIRST.shares["nonwoven"] == 0 < SECOND.shares["nonwoven"]
+    assert sum(FIRST.shares.values()) < 1
+    assert sum(SECOND.shares.values()) < 1
+    assert SECOND.learning_rate < FIRST.learning_rate
+    assert SECOND.first_scale == 100

@@ -63,8 +63,14 @@ def test_training_pictures_are_of_training_categories_in_their_shares():
         assert drawn[category] / 4000 == pytest.approx(0.5 / len(others), abs=0.015)
 
 
+@pytest.mark.parametrize("shares", [{"invented_part": 0.7, "nonwoven": 0.4}, {"wood": 0.0}, {"nonwofen": 0.1}])
+def test_shares_of_more_than_all_and_of_no_training_category_are_refused(tmp_path, shares):
+    with pytest.raises(ValueError, match=r"shares=\{.* must be at most 1 in all, of categories among grid, "):
+        PicturePool(tmp_path, pairs=2, size=16, seed=0, shares=shares)
+
+
 def test_pictures_of_other_shares_are_others(tmp_path):
-    for shares in ({"invented_part": 1.0}, {"wood": 0.0, "nonwoven": 1.0}):
+    for shares in ({"invented_part": 1.0}, {"paper": 0.0, "nonwoven": 1.0}):
         pool = PicturePool(tmp_path, pairs=2, size=16, seed=0, shares=shares)
         pool.draw(processes=1)
         category = max(shares, key=shares.__getitem__)

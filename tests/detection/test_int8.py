@@ -133,8 +133,9 @@ def test_verdicts_in_int8_are_near_and_as_accurate(exported, coins):
     masks = np.stack([item.gt_mask.numpy() for item in coins.test_data])
     labels = np.stack([item.gt_label.numpy() for item in coins.test_data])
     full, int8 = (paper_metrics(masks, m, labels, s) for m, s in ((maps, scores), (int8_maps, int8_scores)))
-    for name in ("AUROC-cls", "AUROC-segm"):
-        assert int8[name] == pytest.approx(full[name], abs=0.025)  # of images: 14 of 576 pairs
+    assert int8["AUROC-segm"] == pytest.approx(full["AUROC-segm"], abs=0.01)
+    # 24 good and 24 defective parts: a pair that changes its order moves this one by 1 / 576.
+    assert int8["AUROC-cls"] == pytest.approx(full["AUROC-cls"], abs=0.025)
 
 
 def test_nothing_outside_the_tower_is_quantised(exported):
