@@ -14,7 +14,7 @@ from .defects import Damage, Defect
 from .drawing import Image, Product, View, blur, colour, log_uniform, look, noise, paint
 from .objects import OBJECTS
 
-RENDERER = 7  # raised when pictures change, so that old files are not taken for new ones
+RENDERER = 8  # raised when pictures change, so that old files are not taken for new ones
 SMALLEST_DEFECT = 0.004  # of the picture's area
 ATTEMPTS = 12
 DEFECT_SIZES = (1.3, 2.4)  # smallest and largest factor
