@@ -18,7 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CATEGORIES = ("carpet", "tile", "pill", "circuit_board")
 DEFECTS = (None, "scratch", None, "hole")
-LARGEST_MOVE = 2e-2  # of a map's pixel, and of a score
+USUAL_MOVE, LARGEST_MOVE = 2e-2, 4e-2  # of a map's pixel; a score keeps within the first
+FEW = 2e-4  # share of the pixels that may move by more than the first: those at the edge of a defect
 LARGEST_LOSS = 2e-3
 
 
@@ -75,8 +76,10 @@ def exact(request, products) -> tuple[str, Verdicts]:
 def test_half_precision_moves_maps_a_little_and_rankings_not_at_all(products, exact, precision):
     kind, full = exact
     half = judge(kind, precision, products)
-    for ours, theirs in zip(half, full, strict=True):
-        assert 0 < np.abs(ours - theirs).max() < LARGEST_MOVE
+    moved = np.abs(half.maps - full.maps)
+    assert 0 < moved.max() < LARGEST_MOVE
+    assert (moved > USUAL_MOVE).mean() < FEW
+    assert 0 < np.abs(half.scores - full.scores).max() < USUAL_MOVE
     labels = products.masks.any(axis=(1, 2))
     for truth, ours, theirs in ((labels, half.scores, full.scores), (products.masks, half.maps, full.maps)):
         expected = rank(theirs, truth).auroc
