@@ -53,10 +53,17 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def drawn(whole, tmp_path):
+    """A folder with the pictures only, which take longer than the training."""
+    shutil.copytree(whole / "pictures", tmp_path / "drawn" / "pictures")
+    return tmp_path / "drawn"
+
+
 @pytest.mark.parametrize(
     "last", [[(6, 2), (4, 0), (4, 1)], [(4, 1)]], ids=["stopped in the first stage", "stopped in the second stage"]
 )
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, epochs, whole, last):
+def test_a_stopped_training_goes_on_to_the_same_weights(drawn, monkeypatch, epochs, whole, last):
     def stop(model: SmallCLIP) -> None:
         if (model.steps, model.current_epoch) == last[0]:
             msg = "power cut"
@@ -65,22 +72,22 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, e
     with monkeypatch.context() as patch:
         patch.setattr(SmallCLIP, "on_train_epoch_start", stop)
         with pytest.raises(RuntimeError, match="power cut"):
-            train_clip(tmp_path, **SMALL)
-    assert not (tmp_path / WEIGHTS_FILE).exists()
-    train_clip(tmp_path, **SMALL)
+            train_clip(drawn, **SMALL)
+    assert not (drawn / WEIGHTS_FILE).exists()
+    train_clip(drawn, **SMALL)
     assert epochs == last
-    assert (tmp_path / CONFIG_FILE).is_file()
-    assert_same(tmp_path, whole)
-    assert "attn_mask" not in weights(tmp_path)
+    assert (drawn / CONFIG_FILE).is_file()
+    assert_same(drawn, whole)
+    assert "attn_mask" not in weights(drawn)
 
 
-def test_another_training_in_the_same_folder_begins_anew(tmp_path, epochs, whole):
+def test_another_training_in_the_same_folder_begins_anew(tmp_path, drawn, epochs, whole):
     other = {**SMALL, "stages": (replace(SHORT, schedule={32: 1, 40: 1}), SHORTER)}
     both = shutil.copytree(whole, tmp_path / "both")
     train_clip(both, **other)
     assert epochs == [(4, 0), (4, 1)] * 2
-    train_clip(tmp_path / "alone", **other)
-    assert_same(both, tmp_path / "alone")
+    train_clip(drawn, **other)
+    assert_same(both, drawn)
 
 
 def test_weights_are_the_average_of_both_stages(tmp_path, monkeypatch, epochs, whole):
@@ -101,10 +108,10 @@ def test_weights_are_the_average_of_both_stages(tmp_path, monkeypatch, epochs, w
 
 
 @pytest.mark.slow
-def test_two_processes_share_both_stages(tmp_path):
-    train_clip(tmp_path, **{**SMALL, "processes": 2})
-    assert len(list(tmp_path.glob("training-*.ckpt"))) == 2
-    assert all(weight.isfinite().all() for weight in weights(tmp_path).values())
+def test_two_processes_share_both_stages(drawn):
+    train_clip(drawn, **{**SMALL, "processes": 2})
+    assert len(list(drawn.glob("training-*.ckpt"))) == 2
+    assert all(weight.isfinite().all() for weight in weights(drawn).values())
 
 
 def test_second_stage_has_cloth_that_the_first_has_not():
