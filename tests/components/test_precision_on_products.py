@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from open_clip import version as open_clip_version
 
 from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark.ranking import rank
@@ -18,8 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CATEGORIES = ("carpet", "tile", "pill", "circuit_board")
 DEFECTS = (None, "scratch", None, "hole")
-USUAL_MOVE, LARGEST_MOVE = 2e-2, 4e-2  # of a map's pixel; a score keeps within the first
-FEW = 2e-4  # share of the pixels that may move by more than the first: those at the edge of a defect
+LARGEST_MOVE = 2e-2  # of a map's pixel, and of a score
+# Single pixels at the edge of a defect move further here: how far, and what share of the pixels passes the limit.
+KNOWN_EXCESS = {("zero-shot", "bf16"): (4e-2, 2e-4)} if open_clip_version.__version__.startswith("3.") else {}
 LARGEST_LOSS = 2e-3
 
 
@@ -77,9 +79,10 @@ def test_half_precision_moves_maps_a_little_and_rankings_not_at_all(products, ex
     kind, full = exact
     half = judge(kind, precision, products)
     moved = np.abs(half.maps - full.maps)
-    assert 0 < moved.max() < LARGEST_MOVE
-    assert (moved > USUAL_MOVE).mean() < FEW
-    assert 0 < np.abs(half.scores - full.scores).max() < USUAL_MOVE
+    limit, share = KNOWN_EXCESS.get((kind, precision), (LARGEST_MOVE, 0))
+    assert 0 < moved.max() < limit
+    assert (moved >= LARGEST_MOVE).mean() <= share
+    assert 0 < np.abs(half.scores - full.scores).max() < LARGEST_MOVE
     labels = products.masks.any(axis=(1, 2))
     for truth, ours, theirs in ((labels, half.scores, full.scores), (products.masks, half.maps, full.maps)):
         expected = rank(theirs, truth).auroc
