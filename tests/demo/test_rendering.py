@@ -95,8 +95,8 @@ def test_fibres_are_long_along_x_whichever_way_that_points_in_the_picture(angle,
 def test_frayed_cloth_is_rough_and_stands_out_where_the_mask_is(line):
     good, bad = render("nonwoven", line), render("nonwoven", line, defect="frayed")
     assert SMALLEST_DEFECT <= bad.mask.mean() < 0.1
-    assert steps(bad.image, bad.mask) > 1.1 * steps(good.image, bad.mask)
-    assert contrast(bad.image, bad.mask) > 1.1 * contrast(good.image, bad.mask)
+    assert steps(bad.image, bad.mask) > 1.2 * steps(good.image, bad.mask)
+    assert contrast(bad.image, bad.mask) > 1.2 * contrast(good.image, bad.mask)
     assert difference(good.image, bad.image)[~widened(bad.mask, 3)].max() <= 1
 
 
