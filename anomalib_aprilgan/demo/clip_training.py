@@ -25,7 +25,6 @@ from .rendering import RENDERER
 from .small_clip import SCALE, SmallCLIP, json_config
 
 STEPS_AN_EPOCH = 100
-POOL_SIZE = 128  # side of the drawn pictures in pixels
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Stage:
 
     Attributes:
         schedule (Mapping[int, int]): Epochs of 100 steps at each size of the pictures in pixels, in this order; coarse
-            first, since an image then costs half as much.
+            first, since an image then costs half as much. They are drawn at the largest.
         shares (Mapping[str, float]): Of the pictures, as for ``PicturePool``.
         pool_pairs (int): Pairs of a good and a defective part to draw.
         learning_rate (float): The largest.
@@ -103,20 +102,23 @@ def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int,
         seed (int): Settles everything.
         processes (int): On a machine without GPU; each takes its share of every batch.
     """
-    # Another training's checkpoints would go on with another schedule and other pictures.
-    key = hashlib.sha256(repr((RENDERER, stages, pairs, seed)).encode()).hexdigest()[:12]
     seed_everything(seed)
     models = [SmallCLIP(spoken_names(), len(stage.sizes()), stage.learning_rate, stage.first_scale) for stage in stages]
     for number, (model, stage) in enumerate(zip(models, stages, strict=True)):
         if number > 0:
             model.load_state_dict(models[number - 1].state_dict())
-        pool = PicturePool(folder / "pictures", stage.pool_pairs, POOL_SIZE, seed + number, stage.shares)
+        pool = PicturePool(folder / "pictures", stage.pool_pairs, max(stage.schedule), seed + number, stage.shares)
         pool.draw(processes)
         batches = PairBatches(pool, stage.sizes(), pairs, tuple(IMAGENET_CLASSNAMES), seed + number)
-        _fit(model, batches, folder / f"training-{key}-{number + 1}.ckpt", processes)
+        _fit(model, batches, folder / f"training-{_key(stages[: number + 1], pairs, seed)}.ckpt", processes)
     first, second = models
     _average(first, second, SECOND_SHARE).save(str(folder / WEIGHTS_FILE))
     (folder / CONFIG_FILE).write_text(json_config(), encoding="utf-8")
+
+
+def _key(stages: tuple[Stage, ...], pairs: int, seed: int) -> str:
+    """Of a checkpoint: another training's would go on with another schedule and other pictures."""
+    return hashlib.sha256(repr((RENDERER, stages, pairs, seed)).encode()).hexdigest()[:12]
 
 
 def _fit(model: SmallCLIP, batches: PairBatches, checkpoint: Path, processes: int) -> None:
@@ -143,7 +145,7 @@ def _average(first: SmallCLIP, second: SmallCLIP, share: float) -> SmallCLIP:
     mixed = deepcopy(first)
     with torch.no_grad():
         for weight, other in zip(mixed.parameters(), second.parameters(), strict=True):
-            weight.lerp_(other.to(weight.device), share)
+            weight.lerp_(other, share)
     return mixed
 
 

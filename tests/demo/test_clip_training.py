@@ -4,6 +4,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -79,6 +80,11 @@ def test_a_stopped_training_goes_on_to_the_same_weights(drawn, monkeypatch, epoc
     assert (drawn / CONFIG_FILE).is_file()
     assert_same(drawn, whole)
     assert "attn_mask" not in weights(drawn)
+
+
+def test_pictures_are_drawn_at_the_largest_size_of_their_stage(whole):
+    sizes = {np.load(file, mmap_mode="r").shape[2:4] for file in (whole / "pictures").glob("*pairs8-*[0-9].npy")}
+    assert sizes == {(32, 32), (40, 40)}
 
 
 def test_another_training_in_the_same_folder_begins_anew(tmp_path, drawn, epochs, whole):
