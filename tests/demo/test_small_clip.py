@@ -75,6 +75,15 @@ def test_loss_teaches_image_and_text_tower_and_heads(model, batch, monkeypatch):
     assert taught >= {"clip.visual", "clip.transformer", "clip.text_projection", "words.table", "heads.2", "heads.5"}
 
 
+def test_loss_is_the_same_however_many_images_go_at_once(model, batch, monkeypatch):
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    losses = []
+    for at_once in (16, 4):  # of 6 images: all, then 4 and 2
+        monkeypatch.setattr(small_clip, "IMAGES_AT_ONCE", at_once)
+        losses.append(model.loss(batch))
+    torch.testing.assert_close(*losses)
+
+
 def test_saved_weights_are_open_clips_and_give_the_same_text_features(model, tmp_path):
     model.save(str(tmp_path / "model.safetensors"))
     (tmp_path / "config.json").write_text(small_clip.json_config(), encoding="utf-8")
