@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.clip_tower import residual_stream
 from anomalib_aprilgan.components.positions import resize_grid
+from anomalib_aprilgan.components.precision import STREAM_NORMS
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 
 from .clip_batches import PairBatch
@@ -217,8 +218,20 @@ class SmallCLIP(LightningModule):
         return optimizers, schedules
 
     def save(self, path: str) -> None:
-        """Write open_clip's state dict, in half precision, as safetensors."""
-        state = {name: tensor.half().contiguous() for name, tensor in self.clip.state_dict().items()}
+        """Write open_clip's state dict, in half precision, as safetensors.
+
+        What the image tower's blocks multiply with is rounded to bfloat16, as it was in training: so a detector in
+        bfloat16 has the same weights as one in float32.
+        """
+        state = {
+            name: (tensor.bfloat16() if _is_narrowed(name) else tensor).half().contiguous()
+            for name, tensor in self.clip.state_dict().items()
+        }
         state["token_embedding.weight"] = self.words.full().half()
         state.pop("attn_mask", None)
         write_atomically(Path(path), save(state))
+
+
+def _is_narrowed(name: str) -> bool:
+    """Whether a weight belongs to what ``components.precision.narrow`` narrows."""
+    return name.startswith("visual.transformer.resblocks") and not STREAM_NORMS & set(name.split("."))

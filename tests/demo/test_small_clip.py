@@ -3,8 +3,10 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from anomalib_aprilgan.components.clip_source import CLIPSource
+from anomalib_aprilgan.components.precision import narrow
 from anomalib_aprilgan.components.text_encoder import TextEncoder
 from anomalib_aprilgan.demo import small_clip
 from anomalib_aprilgan.demo.categories import CLIP_TRAINING
@@ -92,6 +94,19 @@ def test_saved_weights_are_open_clips_and_give_the_same_text_features(model, tmp
     features = torch.nn.functional.normalize(TextEncoder(source)(sentences), dim=-1)
     with torch.no_grad():
         torch.testing.assert_close(features, model.encode_text(sentences), atol=5e-3, rtol=0)  # saved in half precision
+
+
+def test_saved_weights_are_the_same_in_bfloat16(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    model.save(str(path))
+    tower = SmallCLIP(["apple"], steps=10, learning_rate=5e-4, first_scale=30.0).clip.visual
+    saved = {name.removeprefix("visual."): weight.float() for name, weight in load_file(path).items()}
+    tower.load_state_dict({name: weight for name, weight in saved.items() if name in tower.state_dict()})
+    narrow(tower, torch.bfloat16)
+    narrowed = {name: weight for name, weight in tower.state_dict().items() if weight.dtype == torch.bfloat16}
+    assert len(narrowed) == 8 * 6  # of six blocks
+    for name, weight in narrowed.items():
+        assert torch.equal(weight.float(), saved[name]), name
 
 
 def test_patches_look_at_their_neighbours_at_the_start(model):
