@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.clip_tower import residual_stream
 from anomalib_aprilgan.components.positions import resize_grid
-from anomalib_aprilgan.components.precision import STREAM_NORMS
+from anomalib_aprilgan.components.precision import narrow
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 
 from .clip_batches import PairBatch
@@ -223,15 +224,9 @@ class SmallCLIP(LightningModule):
         What the image tower's blocks multiply with is rounded to bfloat16, as it was in training: so a detector in
         bfloat16 has the same weights as one in float32.
         """
-        state = {
-            name: (tensor.bfloat16() if _is_narrowed(name) else tensor).half().contiguous()
-            for name, tensor in self.clip.state_dict().items()
-        }
+        clip = deepcopy(self.clip)
+        narrow(clip.visual, torch.bfloat16)
+        state = {name: tensor.half().contiguous() for name, tensor in clip.state_dict().items()}
         state["token_embedding.weight"] = self.words.full().half()
         state.pop("attn_mask", None)
         write_atomically(Path(path), save(state))
-
-
-def _is_narrowed(name: str) -> bool:
-    """Whether a weight belongs to what ``components.precision.narrow`` narrows."""
-    return name.startswith("visual.transformer.resblocks") and not STREAM_NORMS & set(name.split("."))

@@ -108,7 +108,7 @@ def test_weights_are_the_average_of_both_stages(tmp_path, monkeypatch, epochs, w
     moved = 0
     for name, weight in mixed.items():
         expected = 0.75 * before[name].float() + 0.25 * after[name].float()
-        rounding = 1e-2 if name.startswith("visual.transformer") else 2e-3  # bfloat16 or float16
+        rounding = 2**-7 if name.startswith("visual.transformer") else 2e-3  # twice to bfloat16, or to float16
         torch.testing.assert_close(weight.float(), expected, rtol=rounding, atol=1e-4, msg=name)
         moved += int(not torch.equal(before[name], after[name]))
     assert moved > 50
