@@ -24,7 +24,15 @@ from anomalib_aprilgan.data.references import draw_references, list_candidates, 
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps
 from anomalib_aprilgan.detection.export import SelfDescribingExport
-from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
+from anomalib_aprilgan.detection.leak import (
+    REFERENCES_MARK,
+    data_under_test,
+    find_leaks,
+    leak_mark,
+    references_under_test,
+    warn_of_leaks,
+    warn_of_references,
+)
 from anomalib_aprilgan.detection.plain_data import plain_layers, plain_paths, plain_prompts
 from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor, square_pre_processor
@@ -167,14 +175,17 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
     on_validation_start = on_predict_start
 
     def on_test_start(self) -> None:
-        """Settle class name and references, and tell if the adapters have seen the data under test."""
+        """Settle class name and references, and tell if adapters or references have seen the data under test."""
         self._settle()
         warn_of_leaks("adapters", self.model.trained_on, self._trainer)
+        warn_of_references(self.reference_paths, self._trainer)
 
     def on_test_epoch_end(self) -> None:
-        """Mark results of adapters that have seen the data under test."""
+        """Mark results of adapters or references that have seen the data under test."""
         if find_leaks(self.model.trained_on, self._trainer):
             self.log(leak_mark("adapters"), 1.0)
+        if references_under_test(self.reference_paths, self._trainer):
+            self.log(REFERENCES_MARK, 1.0)
 
     def on_test_end(self) -> None:
         """Tell where the heat maps are."""

@@ -1,9 +1,12 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tests on data that a part of the model was trained on: told loudly, and marked in the results."""
+"""Tests on data that the model knows, by training or as references: told loudly, and marked in the results."""
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -11,6 +14,9 @@ from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.data import AuxiliaryData
 
 logger = logging.getLogger(__name__)
+
+# Metric that appears, as 1, where images under test are references.
+REFERENCES_MARK = "references_under_test"
 
 
 def data_under_test(trainer: Trainer | None) -> list[str]:
@@ -44,4 +50,27 @@ def warn_of_leaks(part: str, trained_on: str | None, trainer: Trainer | None) ->
             ", ".join(leaks),
             leak_mark(part),
             part,
+        )
+
+
+def references_under_test(paths: Sequence[str], trainer: Trainer | None) -> list[str]:
+    """Those of the references that are images under test, too; none where the datamodule lists no images."""
+    data: Any = getattr(getattr(trainer, "datamodule", None), "test_data", None)
+    samples = getattr(data, "samples", None)
+    if samples is None:
+        return []
+    tested = {Path(path).resolve() for path in samples.image_path}
+    return [path for path in paths if Path(path).resolve() in tested]
+
+
+def warn_of_references(paths: Sequence[str], trainer: Trainer | None) -> None:
+    """Tell of :func:`references_under_test`, if there are any."""
+    if known := references_under_test(paths, trainer):
+        logger.warning(
+            "%d of %d references are images under test, %s: the results flatter the model, and are marked with %s. "
+            "Leave few_shot_source out, to draw references from the training images, or name other images.",
+            len(known),
+            len(paths),
+            ", ".join(known),
+            REFERENCES_MARK,
         )

@@ -25,7 +25,7 @@ from anomalib_aprilgan.april_gan import lightning_model, published_adapters
 from anomalib_aprilgan.april_gan.adapters import AdapterMetadata, read_adapters
 from anomalib_aprilgan.components import text_encoder
 from anomalib_aprilgan.data.image_files import UnreadableImageError
-from anomalib_aprilgan.detection.leak import leak_mark
+from anomalib_aprilgan.detection.leak import REFERENCES_MARK, leak_mark
 
 NORMAL_IMAGES = 6
 
@@ -172,6 +172,14 @@ class TestReferences:
         write_image(reference, 1, defect=True)
         engine().predict(model, data_path=root / "bad" / "0.png")
         assert not torch.equal(model.model.memory_banks[0].tokens, before)
+
+    @pytest.mark.parametrize("is_under_test", [True, False])
+    def test_those_under_test_are_told_and_mark_the_results(self, is_under_test, root, arguments, engine, caplog):
+        source = [root / "test_good" / "1.png" if is_under_test else root / "good" / "1.png", root / "good" / "0.png"]
+        model = AprilGAN(k_shot=2, few_shot_source=source, **arguments)
+        reported = engine().test(model, datamodule=folder(root))[0]
+        assert ("1 of 2 references are images under test" in caplog.text) == is_under_test
+        assert (REFERENCES_MARK in reported) == is_under_test
 
     def test_source_without_shots_is_told(self, root, arguments, caplog):
         AprilGAN(few_shot_source=root / "good", **arguments)
