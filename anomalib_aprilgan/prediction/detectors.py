@@ -29,8 +29,12 @@ def build_detector(model: Mapping[str, Any] | None, ckpt_path: str | Path | None
         ckpt_path (str | Path | None): A checkpoint.
 
     Raises:
+        FileNotFoundError: If there is no such checkpoint.
         ValueError: If the checkpoint is of another model.
     """
+    if ckpt_path and not Path(ckpt_path).is_file():
+        msg = f"ckpt_path={str(ckpt_path)!r} is no file. A run leaves one in its folder, weights/lightning/model.ckpt."
+        raise FileNotFoundError(msg)
     detector: Any
     if model is not None:
         module, _, name = model["class_path"].rpartition(".")

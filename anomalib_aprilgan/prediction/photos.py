@@ -16,9 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from anomalib_aprilgan.data.image_files import UnreadableImageError, read_squashed
 
+# Photos that anomalib passes over. Pillow reads most of them; one that it cannot read, such as .heic, must be told.
+MORE_SUFFIXES = frozenset({".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl"})
+
 
 def list_photos(folder: Path) -> list[Path]:
-    """All images of a folder and its subfolders, sorted.
+    """All images of a folder and its subfolders, sorted: anomalib's suffixes and :data:`MORE_SUFFIXES`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -28,11 +31,15 @@ def list_photos(folder: Path) -> list[Path]:
         msg = f"data={str(folder)!r} is no folder. Give a folder of photos."
         raise FileNotFoundError(msg)
     # Whoever opens a pipe waits for ever; a link to nothing is a photo that cannot be read.
-    paths = sorted(path for path in folder.rglob("*") if is_image_file(path) and (path.is_file() or _is_broken(path)))
+    paths = sorted(path for path in folder.rglob("*") if _is_photo(path) and (path.is_file() or _is_broken(path)))
     if not paths:
         msg = f"data={str(folder)!r} holds no images."
         raise ValueError(msg)
     return paths
+
+
+def _is_photo(path: Path) -> bool:
+    return is_image_file(path) or path.suffix.lower() in MORE_SUFFIXES
 
 
 def _is_broken(path: Path) -> bool:

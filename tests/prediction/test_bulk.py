@@ -105,6 +105,17 @@ def test_table_has_a_row_a_photo(build, folder, tmp_path, suffix):
     assert broken.error.str.contains("cannot be read").all()
 
 
+def test_photos_that_anomalib_passes_over_are_judged_or_told(build, tmp_path):
+    Image.new("RGB", (40, 40), "grey").save(tmp_path / "still.GIF")
+    (tmp_path / "phone.heic").write_bytes(b"ftypheic")
+    (tmp_path / "notes.txt").touch()
+    phone, still = predict(build(), tmp_path, tmp_path / "out" / "all.csv")
+    assert (still.path, still.error) == ("still.GIF", "")
+    assert 0 <= still.score <= 1
+    assert phone.path == "phone.heic"
+    assert "cannot be read as an image" in phone.error
+
+
 def count_reads(monkeypatch) -> list[str]:
     read, plain = [], photos.read_squashed
 
@@ -304,6 +315,12 @@ def test_command(tiny_arguments, folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"all.csv: {len(NAMES)} verdicts." in printed
     assert all(f"No verdict: {name}: " in printed for name in BROKEN)
+
+
+def test_a_checkpoint_that_is_not_there_is_told(folder, tmp_path, capsys):
+    words = ["predict", f"--data={folder}", f"--output={tmp_path / 'all.csv'}", f"--ckpt_path={tmp_path / 'gone.ckpt'}"]
+    assert main(words) == 2
+    assert "gone.ckpt' is no file. A run leaves one in its folder" in capsys.readouterr().err
 
 
 def test_command_with_a_checkpoint(build, folder, tmp_path):
