@@ -38,7 +38,7 @@ def find_adapters(settings: Settings) -> Iterator[Finding]:
         yield Finding(ok=None, subject="adapters", detail=detail, remedy="Give --adapters PATH of trained adapters.")
         return
     if chosen in cached and cached[chosen] is None:
-        remedy = "With network: predict once. Without: copy the authors' file to any place and give --adapters PATH."
+        remedy = "With network: predict once. Without: copy the authors' file and give --model.adapters PATH."
         yield Finding(ok=False, subject="adapters", detail=f"{chosen} is not in the cache", remedy=remedy)
         return
     file = read_by_name(chosen)
@@ -79,11 +79,11 @@ def find_prompts(settings: Settings) -> Iterator[Finding]:
 
     subject, chosen = "AnomalyCLIP's prompts", chosen_prompts(settings)
     if chosen is None:
-        remedy = "Give --prompt_weights PATH of trained prompts, or train some: configs/anomaly_clip_mvtec.yaml."
+        remedy = "Give --model.prompt_weights PATH of trained prompts, or train some: configs/anomaly_clip_mvtec.yaml."
         yield Finding(ok=None, subject=subject, detail="random: for this backbone there are none", remedy=remedy)
         return
     if chosen in PUBLISHED_FILES and PUBLISHED_FILES[chosen].find() is None:
-        remedy = "With network: predict once. Without: copy the authors' file anywhere and give --prompt_weights PATH."
+        remedy = "With network: predict once. Without: copy the authors' file and give --model.prompt_weights PATH."
         ok = None if settings.prompt_weights == AUTO else False
         yield Finding(ok=ok, subject=subject, detail=f"{chosen} is not in the cache", remedy=remedy)
         return

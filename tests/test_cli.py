@@ -261,7 +261,7 @@ class TestPrompts:
         finding = find(tiny, self.SUBJECT)
         assert finding.ok is None
         assert finding.detail == "random: for this backbone there are none"
-        assert "--prompt_weights PATH" in finding.remedy
+        assert "--model.prompt_weights PATH" in finding.remedy
 
     @pytest.mark.parametrize(("given", "name", "ok"), [("auto", "mvtec", None), ("visa", "visa", False)])
     def test_published_ones_that_are_not_here(self, given, name, ok):
