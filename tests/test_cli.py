@@ -200,7 +200,7 @@ def test_adapters_tell_of_themselves(tiny):
 
 @pytest.mark.parametrize("name", ["auto", "embedded"])
 def test_bundled_adapters(name):
-    settings = Settings("aprilgan-tiny", "embedded", name, image_size=144, layers=(3, 4, 5, 6))
+    settings = Settings("aprilgan-tiny", "embedded", name, image_size=192, layers=(3, 4, 5, 6))
     assert "embedded/adapters.safetensors: backbone aprilgan-tiny" in find(settings, "adapters").detail
     assert is_well(examine(settings))
 

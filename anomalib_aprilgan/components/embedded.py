@@ -21,7 +21,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ADAPTERS_FILE = "adapters.safetensors"
 PROMPTS_FILE = "prompts.safetensors"
-IMAGE_SIZE = 144
+IMAGE_SIZE = 192
 LAYERS = (3, 4, 5, 6)
 
 
@@ -129,7 +129,7 @@ def prompt_settings_of(backbone: str) -> PromptSettings:
 
     Example:
         >>> prompt_settings_of("aprilgan-tiny").image_size, prompt_settings_of("ViT-L-14-336").lengths
-        (144, (12, 4, 9))
+        (192, (12, 4, 9))
     """
     return EMBEDDED_PROMPTS if backbone == BACKBONE else PAPER_PROMPTS
 

@@ -52,7 +52,7 @@ class Stage:
 
 
 FIRST = Stage(
-    schedule={96: 58, 128: 6},
+    schedule={96: 60, 128: 12},
     # A category that is not named has an even part of the rest: 0 keeps cloth out of this stage.
     shares={"invented_part": 0.4, "invented_surface": 0.2, "nonwoven": 0.0},
     pool_pairs=36_000,
@@ -60,13 +60,13 @@ FIRST = Stage(
     first_scale=30.0,
 )
 SECOND = Stage(
-    schedule={128: 10},
+    schedule={192: 4},
     shares={"invented_part": 0.32, "invented_surface": 0.14, "nonwoven": 0.3},
-    pool_pairs=14_000,
+    pool_pairs=8_000,
     learning_rate=4e-4,
     first_scale=SCALE,
 )
-SECOND_SHARE = 0.45  # of the second stage in the averaged weights
+SECOND_SHARE = 0.5  # of the second stage in the averaged weights
 
 
 class EpochByEpoch(LightningDataModule):

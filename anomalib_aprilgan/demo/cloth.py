@@ -14,7 +14,7 @@ from .drawing import Image, Product, View, colour, fill, log_uniform, sheet, tur
 
 def nonwoven(view: View, line: np.random.Generator, part: np.random.Generator) -> Product:
     """Nonwoven cloth: fibres at random, most of them along one direction; and a grain as fine as the pixels."""
-    pulp, depth, grain = colour(line, (0.25, 0.75), 0.2), line.uniform(0.06, 0.3), line.uniform(0.0, 0.6)
+    pulp, depth, grain = colour(line, (0.25, 0.75), 0.2), line.uniform(0.06, 0.3), line.uniform(0.2, 0.9)
     wide, stretch, smooth = log_uniform(line, 0.02, 0.15), line.uniform(1.5, 6), line.uniform(0.05, 0.7)
     specks = np.random.default_rng(part.integers(1 << 32))  # how many they are must not count for what part draws next
     web = fibrous(turned(view, line.uniform(0, np.pi)), specks, wide * stretch, wide, smooth)

@@ -193,7 +193,7 @@ def burn(view: View, product: Product, place: Place, rng: np.random.Generator) -
 def frayed(view: View, product: Product, place: Place, rng: np.random.Generator) -> Damage:
     """Fibres have lost their order in a spot: points of the texture lie about at random, and stand out."""
     own = np.random.default_rng(rng.integers(1 << 32))  # how many points there are must not count for another attempt
-    radius, reach, contrast = log_uniform(own, 0.02, 0.12), own.uniform(0.03, 0.15), own.uniform(2, 5)
+    radius, reach, contrast = log_uniform(own, 0.02, 0.12), own.uniform(0.03, 0.15), own.uniform(1.7, 4)
     spot = cover(_blob(view, place, radius, own, ragged=0.3, slenderest=0.4), view.pixel)
     across, along = np.float32(reach / view.pixel) * own.standard_normal((2, *view.x.shape), np.float32)
     loose = _displace(product.image, across, along)

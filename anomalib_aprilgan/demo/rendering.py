@@ -14,7 +14,7 @@ from .defects import Damage, Defect
 from .drawing import Image, Product, View, blur, colour, log_uniform, look, noise, paint
 from .objects import OBJECTS
 
-RENDERER = 8  # raised when pictures change, so that old files are not taken for new ones
+RENDERER = 9  # raised when pictures change, so that old files are not taken for new ones
 SMALLEST_DEFECT = 0.004  # of the picture's area
 ATTEMPTS = 12
 DEFECT_SIZES = (1.3, 2.4)  # smallest and largest factor
@@ -35,8 +35,9 @@ class Rendered(NamedTuple):
 def render(category: str, line: int = 0, part: int = 0, defect: str | None = None, size: int = 224) -> Rendered:
     """Photograph one part of a product line.
 
-    The same arguments give the same picture on every machine. Line fixes colours, pattern, geometry, background and
-    camera; part varies pose, light, focus and noise a little. With a defect, the part is otherwise the same.
+    The same arguments give the same picture, but for letters, which OpenCV 4 and 5 draw differently. Line fixes
+    colours, pattern, geometry, background and camera; part varies pose, light, focus and noise a little. With a defect,
+    the part is otherwise the same.
 
     Args:
         category (str): One of ``categories.CATEGORIES``.

@@ -3,8 +3,8 @@
 
 """Make the embedded small CLIP and its adapters from nothing: ``python -m anomalib_aprilgan.demo.train FOLDER``.
 
-Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: a good hour on two CPU cores. Started
-again with the same folder, it goes on where it was stopped. The folder then holds what lies in
+Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: about 80 minutes on two CPU cores.
+Started again with the same folder, it goes on where it was stopped. The folder then holds what lies in
 ``anomalib_aprilgan/embedded``, and 5 GB of pictures.
 """
 

@@ -98,7 +98,7 @@ def test_exports_of_all_categories_come_into_one_table(tmp_path, monkeypatch, ca
         return {"PyTorch fp32": side_by_side.in_torch(model.eval())}
 
     def few_products(category, image_size, seed, calibration_images, root):
-        assert (image_size, seed, calibration_images) == (144, 0, 64)
+        assert (image_size, seed, calibration_images) == (192, 0, 64)
         data = RenderedProducts(category, root, image_size, 4, 2, 2)
         data.prepare_data()
         data.setup()
@@ -138,7 +138,7 @@ def test_coresets_stand_beside_whole_banks(tmp_path, monkeypatch):
     whole, part = table.splitlines()[2:]
     assert "| 1.0 | " in whole
     assert "| 0.25 | " in part
-    assert banks[:2] == [2 * 324, 2 * 81]
+    assert banks[:2] == [2 * 576, 2 * 144]
     assert np.isclose(float(whole.split("|")[5]), 0.0)
 
 
@@ -165,7 +165,7 @@ def test_precisions_stand_beside_the_first_and_moved_maps_are_counted(tmp_path, 
     monkeypatch.setattr(side_by_side, "RenderedProducts", few_products)
     monkeypatch.setattr(side_by_side, "compare", compare_with_known_moves)
     precisions.main(["--categories=[coin]", "--seeds=2", "--k_shot=1", f"--root={tmp_path}"])
-    assert opened == [("coin", 0, 144), ("coin", 1, 144)]
+    assert opened == [("coin", 0, 192), ("coin", 1, 192)]
     assert built == [(torch.float32, "coin", 1), (torch.bfloat16, "coin", 1)] * 2
     table, moved = capsys.readouterr().out.split("\n\n")
     assert table.splitlines()[0].startswith("| precision, k=1 | image AUROC |")

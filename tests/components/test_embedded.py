@@ -100,7 +100,7 @@ class TestPrompts:
 
     def test_a_hole_in_an_unseen_product_is_found(self):
         module = AnomalyCLIP(backbone="aprilgan-tiny").eval()
-        good, bad = (render("coin", 0, part=30, defect=defect, size=144) for defect in (None, "hole"))
+        good, bad = (render("coin", 0, part=30, defect=defect, size=192) for defect in (None, "hole"))
         with torch.no_grad():
             images = torch.cat([module.pre_processor.transform(as_image(shot.image.copy())) for shot in (good, bad)])
             verdict = module.model(images)
@@ -142,7 +142,7 @@ def test_a_missing_download_names_the_way_to_try_out(monkeypatch):
 def test_a_hole_in_an_unseen_product_is_found():
     module = AprilGAN("coin", backbone="aprilgan-tiny")
     transform = module.pre_processor.transform
-    good, bad = (render("coin", 0, part=30, defect=defect, size=144) for defect in (None, "hole"))
+    good, bad = (render("coin", 0, part=30, defect=defect, size=192) for defect in (None, "hole"))
     module.setup("predict")
     with torch.no_grad():
         predictions = module.model(torch.cat([transform(as_image(shot.image.copy())) for shot in (good, bad)]))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from open_clip import version as open_clip_version
 
 from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark.ranking import rank
@@ -18,10 +17,8 @@ from anomalib_aprilgan.demo.rendering import render
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 CATEGORIES = ("carpet", "tile", "pill", "circuit_board")
-DEFECTS = (None, "scratch", None, "hole")
+DEFECTS = (None, "scratch", None, "hole") * 3  # 48 images: a pair that changes order is less than LARGEST_LOSS
 LARGEST_MOVE = 2e-2  # of a map's pixel, and of a score
-# Single pixels at the edge of a defect move further here: how far, and what share of the pixels passes the limit.
-KNOWN_EXCESS = {("zero-shot", "bf16"): (4e-2, 2e-4)} if open_clip_version.__version__.startswith("3.") else {}
 LARGEST_LOSS = 2e-3
 
 
@@ -78,10 +75,7 @@ def exact(request, products) -> tuple[str, Verdicts]:
 def test_half_precision_moves_maps_a_little_and_rankings_not_at_all(products, exact, precision):
     kind, full = exact
     half = judge(kind, precision, products)
-    moved = np.abs(half.maps - full.maps)
-    limit, share = KNOWN_EXCESS.get((kind, precision), (LARGEST_MOVE, 0))
-    assert 0 < moved.max() < limit
-    assert (moved >= LARGEST_MOVE).mean() <= share
+    assert 0 < np.abs(half.maps - full.maps).max() < LARGEST_MOVE
     assert 0 < np.abs(half.scores - full.scores).max() < LARGEST_MOVE
     labels = products.masks.any(axis=(1, 2))
     for truth, ours, theirs in ((labels, half.scores, full.scores), (products.masks, half.maps, full.maps)):

@@ -21,7 +21,7 @@ from anomalib_aprilgan.detection.int8 import outside_tower
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SIZE = 144
+SIZE = 192
 SMALL_CLIP = {"backbone": "aprilgan-tiny", "evaluator": False, "visualizer": False}
 IN_FULL = {"INFERENCE_PRECISION_HINT": "f32"}
 
