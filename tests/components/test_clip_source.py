@@ -4,7 +4,6 @@
 """Architecture, weights and activation are settled once, the same everywhere, or refused with a reason."""
 
 import contextlib
-import copy
 import json
 import re
 import shutil
@@ -14,12 +13,10 @@ import open_clip
 import pytest
 import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained
-from torch.nn import functional
 
 from anomalib_aprilgan.components import clip_source
 from anomalib_aprilgan.components.clip_config import load_config
 from anomalib_aprilgan.components.clip_source import CLIPSource, known_tag
-from anomalib_aprilgan.components.positions import resize_grid, resize_positions
 from anomalib_aprilgan.components.pretrained_tags import QUICK_GELU_TAGS
 from anomalib_aprilgan.components.weights import tag_key
 
@@ -41,12 +38,6 @@ def write_config(golden_dir, tmp_path):
         return str(path)
 
     return write
-
-
-@pytest.fixture
-def golden_source(golden_dir, golden_weights):
-    """The golden ViT, not yet built."""
-    return CLIPSource.resolve(str(golden_dir / "tiny_vit.json"), str(golden_weights("tiny_vit")))
 
 
 @pytest.fixture
@@ -344,44 +335,6 @@ class TestFingerprint:
         }[ingredient]()
         ours, theirs = golden_source.fingerprint(), other.fingerprint()
         assert {key for key in ours if ours[key] != theirs[key]} - {"backbone"} == {ingredient}
-
-
-class TestPositions:
-    KEY = "visual.positional_embedding"
-
-    def test_grid_is_resized_with_antialiasing_and_the_class_token_kept(self, golden_source, golden_arrays):
-        loaded = golden_source._tensors(lambda name: name == self.KEY)
-        stored = loaded[self.KEY]
-        resized = resize_positions(loaded, golden_source._skeleton(70).visual)[self.KEY]
-        assert torch.equal(resized[0], stored[0])
-        grid = stored[1:].T.reshape(1, 64, 4, 4)
-        plain, antialiased = (
-            functional.interpolate(grid, size=(5, 5), mode="bicubic", antialias=antialias).flatten(2)[0].T
-            for antialias in (False, True)
-        )
-        torch.testing.assert_close(resized[1:], antialiased)
-        assert (resized[1:] - plain).abs().max() > 1e-3
-
-    def test_embedding_of_the_right_length_is_left_alone(self, golden_source):
-        loaded = golden_source._tensors(lambda name: name == self.KEY)
-        assert resize_positions(loaded, golden_source._skeleton(56).visual)[self.KEY] is loaded[self.KEY]
-
-    @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-    def test_grid_of_the_same_side_keeps_its_values(self, interpolation):
-        embedding = torch.randn(1 + 9, 2, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(resize_grid(embedding, 3, interpolation), embedding)
-
-    @pytest.mark.parametrize(("name", "side"), [("tiny_vit", 28), ("tiny_vit", 140), ("tiny_rn", 128)])
-    def test_constant_grid_stays_constant_at_any_size(self, golden_dir, name, side):
-        source = CLIPSource.resolve(str(golden_dir / f"{name}.json"), None)
-        key = self.KEY if source.is_vit else "visual.attnpool.positional_embedding"
-        state = source._tensors(lambda name: name == key)
-        state[key][1:] = 0.25
-        given = copy.deepcopy(state)
-        resized = resize_positions(state, source._skeleton(side).visual)[key]
-        assert len(resized) == 1 + (side // (14 if source.is_vit else 32)) ** 2
-        torch.testing.assert_close(resized[1:], torch.full_like(resized[1:], 0.25))
-        assert torch.equal(state[key], given[key])  # what was passed in has not changed
 
 
 class TestWithoutFolders:
