@@ -35,7 +35,7 @@ def find_adapters(settings: Settings) -> Iterator[Finding]:
     chosen = chosen_adapters(settings)
     if chosen is None:
         detail = "none: the zero-shot map uses CLIP's own projection, which localises poorly"
-        yield Finding(ok=None, subject="adapters", detail=detail, remedy="Give --adapters PATH of trained adapters.")
+        yield Finding(ok=None, subject="adapters", detail=detail, remedy="Give --model.adapters PATH of some.")
         return
     if chosen in cached and cached[chosen] is None:
         remedy = "With network: predict once. Without: copy the authors' file and give --model.adapters PATH."

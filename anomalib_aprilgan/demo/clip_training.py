@@ -33,7 +33,7 @@ class Stage:
 
     Attributes:
         schedule (Mapping[int, int]): Epochs of 100 steps at each size of the pictures in pixels, in this order; coarse
-            first, since an image then costs half as much. They are drawn at the largest.
+            ones first cost less. They are drawn at the largest.
         shares (Mapping[str, float]): Of the pictures, as for ``PicturePool``.
         pool_pairs (int): Pairs of a good and a defective part to draw.
         learning_rate (float): The largest.

@@ -35,9 +35,9 @@ class Rendered(NamedTuple):
 def render(category: str, line: int = 0, part: int = 0, defect: str | None = None, size: int = 224) -> Rendered:
     """Photograph one part of a product line.
 
-    The same arguments give the same picture, but for letters, which OpenCV 4 and 5 draw differently. Line fixes
-    colours, pattern, geometry, background and camera; part varies pose, light, focus and noise a little. With a defect,
-    the part is otherwise the same.
+    The same arguments give the same picture on every machine, but for letters, which OpenCV 4 and 5 draw differently.
+    Line fixes colours, pattern, geometry, background and camera; part varies pose, light, focus and noise a little.
+    With a defect, the part is otherwise the same.
 
     Args:
         category (str): One of ``categories.CATEGORIES``.

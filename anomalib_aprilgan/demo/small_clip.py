@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 3},
 }
 HEADS = (2, 4, 5)  # blocks that are taught through a linear map of their own; the last one has CLIP's
-IMAGES_AT_ONCE = 16  # more at 128 px would need arrays so large that the C library asks for fresh memory every time
+IMAGES_AT_ONCE = 16  # from 128 px on, more need arrays so large that the C library takes fresh memory each time
 SCALE = 100.0  # of the logits from 40 % of the steps on; CLIP's own ends at 100, too
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -5,7 +5,7 @@
 
 Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: about 80 minutes on two CPU cores.
 Started again with the same folder, it goes on where it was stopped. The folder then holds what lies in
-``anomalib_aprilgan/embedded``, and 5 GB of pictures.
+``anomalib_aprilgan/embedded``, and 6 GB of pictures.
 """
 
 import sys

@@ -71,6 +71,6 @@ def warn_of_references(paths: Sequence[str], trainer: Trainer | None) -> None:
             "Leave few_shot_source out, to draw references from the training images, or name other images.",
             len(known),
             len(paths),
-            ", ".join(known),
+            ", ".join(known[:5]) + (" and others" if known[5:] else ""),
             REFERENCES_MARK,
         )

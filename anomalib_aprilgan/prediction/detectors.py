@@ -33,7 +33,7 @@ def build_detector(model: Mapping[str, Any] | None, ckpt_path: str | Path | None
         ValueError: If the checkpoint is of another model.
     """
     if ckpt_path and not Path(ckpt_path).is_file():
-        msg = f"ckpt_path={str(ckpt_path)!r} is no file. A run leaves one in its folder, weights/lightning/model.ckpt."
+        msg = f"ckpt_path={str(ckpt_path)!r} is no file. Give a run's weights/lightning/model.ckpt."
         raise FileNotFoundError(msg)
     detector: Any
     if model is not None:

@@ -320,7 +320,7 @@ def test_command(tiny_arguments, folder, tmp_path, capsys):
 def test_a_checkpoint_that_is_not_there_is_told(folder, tmp_path, capsys):
     words = ["predict", f"--data={folder}", f"--output={tmp_path / 'all.csv'}", f"--ckpt_path={tmp_path / 'gone.ckpt'}"]
     assert main(words) == 2
-    assert "gone.ckpt' is no file. A run leaves one in its folder" in capsys.readouterr().err
+    assert "gone.ckpt' is no file. Give a run's " in capsys.readouterr().err
 
 
 def test_command_with_a_checkpoint(build, folder, tmp_path):
