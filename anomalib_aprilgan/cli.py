@@ -207,7 +207,7 @@ def speed(
         batch_size: Images a pass.
         threads: Of PyTorch; null takes its default.
         device: cpu or cuda.
-        repeats: Turns, after one to warm up.
+        repeats: Turns, after one to warm up; of text and references three at most.
         parts: What to measure besides zero- and 4-shot verdicts: predict; shots, that is 1 and 16; anomaly_clip;
             rivals of anomalib; memory; text and references, that is set-up.
         json: File for the results.

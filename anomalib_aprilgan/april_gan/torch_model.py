@@ -31,7 +31,8 @@ from .published_adapters import find_adapters
 
 # Value of ``adapters`` for models whose adapters lie in the checkpoint that is about to be loaded.
 FROM_CHECKPOINT = "checkpoint"
-# References are encoded one by one: set-up then takes no more memory than a verdict, however many there are.
+# References are encoded one by one: the image tower then takes no more memory than for a verdict, however many there
+# are; only their patches grow with them.
 REFERENCE_BATCH_SIZE = 1
 
 

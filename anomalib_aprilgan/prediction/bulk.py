@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import distributed
 
+from anomalib_aprilgan.april_gan import AprilGAN
+from anomalib_aprilgan.components.hub import sha256_of
 from anomalib_aprilgan.components.interrupts import Stop, ended_though_deaf, is_stop, stopped_by_signals
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at whether other processes are done.
 PATIENCE = 0.05
+# How long a process that is done waits for the others: torch's own half an hour is less than slow machines need.
+LONGEST_WAIT = timedelta(days=30)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter kills, too
 
 
@@ -45,11 +50,13 @@ class ResultWriter(Callback):
         self.journal = journal
         self.maps = maps
         self.stop = stop
+        self.others: distributed.ProcessGroup | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Be the first to hear of signals: Lightning's handler of SIGTERM would wait for the other processes."""
         del trainer, pl_module
         self.stop.listen()
+        self.others = _call_others()
 
     def on_predict_batch_end(
         self,
@@ -106,6 +113,7 @@ def predict_folder(
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no image, or the output was begun differently or is of another format.
+        ConnectionError: If another process that shares the work is gone.
         KeyboardInterrupt: If SIGINT or SIGTERM stopped it; rows that are written stay, and the next call goes on.
     """
     with stopped_by_signals() as stop:
@@ -116,8 +124,9 @@ def predict_folder(
         done = journal.open({**_description(model), **folders})
         open_paths = [path for path in paths if name_of(path, folder) not in done]
         logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
-        writer: Any = ResultWriter(journal, maps, stop)
-        model.evaluator, model.visualizer = None, writer
+        writer = ResultWriter(journal, maps, stop)
+        attached: Any = writer
+        model.evaluator, model.visualizer = None, attached
         trainer = Trainer(
             logger=False,
             enable_checkpointing=False,
@@ -129,12 +138,14 @@ def predict_folder(
             if open_paths:
                 loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
                 trainer.predict(model, loader, return_predictions=False)  # memory stays flat
-            _wait_for_others(stop)
+            if writer.others is not None:
+                _wait_for(writer.others, stop)
         if not trainer.is_global_zero:
             return []
-        if unjudged := _unjudged([name_of(path, folder) for path in paths], journal):
+        names = [name_of(path, folder) for path in paths]
+        if unjudged := _unjudged(names, journal):
             journal.append(trainer.global_rank, unjudged)
-        return journal.finish()
+        return journal.finish(names)
 
 
 def _prepare(model: Detector) -> Detector:
@@ -167,14 +178,29 @@ def _kill_started(trainer: Trainer) -> None:
         trainer.strategy.launcher.kill(KILL)  # they may wait for this one and hear nothing else
 
 
-def _wait_for_others(stop: Stop) -> None:
-    """Wait until all processes are here; no signal gets through to one that waits in ``barrier`` itself."""
-    if distributed.is_available() and distributed.is_initialized():
-        arrival = distributed.barrier(async_op=True)
-        while not arrival.is_completed():
-            stop.check()
-            time.sleep(PATIENCE)
+def _call_others() -> distributed.ProcessGroup | None:
+    """The processes that share the work, on a line that stays open; all must call. None where there are no others."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None
+    everyone = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    return everyone if isinstance(everyone, distributed.ProcessGroup) else None
+
+
+def _wait_for(others: distributed.ProcessGroup, stop: Stop) -> None:
+    """Wait until all processes are here; no signal gets through to one that waits in ``barrier`` itself.
+
+    Raises:
+        ConnectionError: If one of them is gone.
+    """
+    arrival = distributed.barrier(others, async_op=True)
+    while not arrival.is_completed():
+        stop.check()
+        time.sleep(PATIENCE)
+    try:
         arrival.wait()  # raises what went wrong
+    except RuntimeError as error:
+        msg = f"A process that shares the photos is gone ({error}). Rows stay; start the command again everywhere."
+        raise ConnectionError(msg) from error
 
 
 def _unjudged(names: list[str], journal: Journal) -> list[Row]:
@@ -187,5 +213,8 @@ def _unjudged(names: list[str], journal: Journal) -> list[Row]:
 def _description(model: Detector) -> dict[str, Any]:
     """What decides about the verdicts: the model, and the thresholds of its post-processor."""
     state = {} if model.post_processor is None else model.post_processor.state_dict()
-    thresholds = {name: str(value.item()) for name, value in state.items()}
-    return {**model.export_metadata(), "thresholds": thresholds}
+    description = {**model.export_metadata(), "thresholds": {name: str(value.item()) for name, value in state.items()}}
+    if isinstance(model, AprilGAN) and model.few_shot_source is not None:
+        # Their features differ in the last bits between processors that share the work; the files do not.
+        description["references"] = [sha256_of(Path(path)) for path in model.reference_paths]
+    return description

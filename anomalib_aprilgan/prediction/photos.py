@@ -17,21 +17,30 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from anomalib_aprilgan.data.image_files import UnreadableImageError, read_squashed
 
 # Photos that anomalib passes over. Pillow reads most of them; one that it cannot read, such as .heic, must be told.
-MORE_SUFFIXES = frozenset({".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl"})
+MORE_SUFFIXES = frozenset({".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pnm"})
 
 
 def list_photos(folder: Path) -> list[Path]:
     """All images of a folder and its subfolders, sorted: anomalib's suffixes and :data:`MORE_SUFFIXES`.
 
+    A subfolder that nobody may look into is among them, as a photo that cannot be read.
+
     Raises:
         FileNotFoundError: If there is no such folder.
+        PermissionError: If nobody may look into it.
         ValueError: If it holds no image.
     """
     if not folder.is_dir():
         msg = f"data={str(folder)!r} is no folder. Give a folder of photos."
         raise FileNotFoundError(msg)
+    closed: list[OSError] = []
+    files = [Path(where) / name for where, _, names in os.walk(folder, onerror=closed.append) for name in names]
+    hidden = [Path(error.filename) for error in closed]
+    if folder in hidden:
+        msg = f"data={str(folder)!r} cannot be looked into: {closed[0].strerror}. Give a folder that you may read."
+        raise PermissionError(msg)
     # Whoever opens a pipe waits for ever; a link to nothing is a photo that cannot be read.
-    paths = sorted(path for path in folder.rglob("*") if _is_photo(path) and (path.is_file() or _is_broken(path)))
+    paths = sorted([*hidden, *(path for path in files if _is_photo(path) and (path.is_file() or _is_broken(path)))])
     if not paths:
         msg = f"data={str(folder)!r} holds no images."
         raise ValueError(msg)

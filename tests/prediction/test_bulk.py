@@ -153,6 +153,53 @@ def test_goes_on_after_a_kill_where_it_was(build, folder, tmp_path, monkeypatch)
     assert not list(tmp_path.glob("*.part-*"))
 
 
+def test_an_error_is_over_when_its_photo_is_removed(build, folder, tmp_path):
+    photos_folder = Path(shutil.copytree(folder, tmp_path / "photos"))
+    predict(build(), photos_folder, tmp_path / "all.csv")
+    for name in (BROKEN[0], NAMES[0]):
+        (photos_folder / name).unlink()
+    rows = predict(build(), photos_folder, tmp_path / "all.csv")
+    assert [row.path for row in rows] == sorted([*NAMES, BROKEN[1]])  # verdicts stay
+    assert pd.read_csv(tmp_path / "all.csv").path.tolist() == [row.path for row in rows]
+
+
+def test_references_are_known_by_their_files_not_by_the_last_bits_of_features(build, folder, tmp_path):
+    good = tmp_path / "good"
+    good.mkdir()
+    shutil.copy(folder / "a.png", good)
+    few = {"k_shot": 1, "few_shot_source": good}
+    rows = predict(build(**few), folder, tmp_path / "all.csv")
+    moved = build(**few)
+    moved.setup("predict")
+    for features in moved.model.memory_banks.buffers():
+        features.add_(1e-6)
+    assert predict(moved, folder, tmp_path / "all.csv") == rows
+    shutil.copy(folder / "b.png", good / "a.png")
+    with pytest.raises(ValueError, match=r"all\.csv was begun with other settings \(references\)\. Name another"):
+        predict(build(**few), folder, tmp_path / "all.csv")
+
+
+def test_a_folder_that_is_closed_is_told(build, folder, tmp_path, monkeypatch):
+    look = os.scandir
+
+    def closed(path):
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    with monkeypatch.context() as patch:  # root may look everywhere
+        patch.setattr(os, "scandir", closed)
+        paths = photos.list_photos(folder)
+        with pytest.raises(PermissionError, match=r"deep' cannot be looked into: Permission denied\. Give a folder"):
+            photos.list_photos(folder / "deep")
+    names = {photos.name_of(path, folder) for path in paths}
+    assert names == {"a.jpg", "a.png", "b.png", *BROKEN, "deep", "sixteen.png"}
+    monkeypatch.setattr(bulk, "list_photos", lambda _: paths)
+    rows = {row.path: row for row in predict(build(), folder, tmp_path / "all.csv")}
+    assert "deep cannot be read as an image: [Errno 21] Is a directory" in rows["deep"].error
+    assert rows["b.png"].score > 0
+
+
 def test_started_again_reads_only_what_could_not_be_read(build, folder, tmp_path, monkeypatch):
     rows = predict(build(), folder, tmp_path / "all.csv")
     read = count_reads(monkeypatch)
@@ -534,6 +581,34 @@ def test_sigterm_ends_a_machine_that_waits_for_another(start, tiny_arguments, fo
     time.sleep(1)  # in a library by now, which waits
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=PATIENCE) == 130
+
+
+MEET = """
+import sys, time
+from datetime import timedelta
+from torch import distributed
+from anomalib_aprilgan.components.interrupts import Stop
+from anomalib_aprilgan.prediction.bulk import _call_others, _wait_for
+rank, address, late = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+distributed.init_process_group("gloo", address, timedelta(seconds=2), world_size=2, rank=rank)
+others = _call_others()
+if rank == 1:
+    time.sleep(5)
+    if late == "never":
+        sys.exit()
+_wait_for(others, Stop())
+"""
+
+
+@pytest.mark.slow
+def test_who_is_done_waits_longer_than_torch_would_but_not_for_the_dead(tmp_path):
+    for late, said in (("late", ""), ("never", "ConnectionError: A process that shares the photos is gone (")):
+        address = (tmp_path / late).as_uri()
+        commands = [[sys.executable, "-c", MEET, rank, address, late] for rank in "01"]
+        processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+        errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+        assert said in errors[0]
+        assert [process.returncode for process in processes] == [int(bool(said)), 0], errors
 
 
 @pytest.mark.slow
