@@ -13,10 +13,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.utilities.seed import isolate_rng
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aprilgan.components.embedded import CONFIG_FILE, WEIGHTS_FILE
+from anomalib_aprilgan.components.precision import native_precision
 
 from .categories import CATEGORIES
 from .clip_batches import GENERAL_NAMES, SYNONYMS, PairBatch, PairBatches
@@ -138,7 +140,8 @@ def _fit(model: SmallCLIP, batches: PairBatches, checkpoint: Path, processes: in
         logger=False,
     )
     known = checkpoint if checkpoint.is_file() else None
-    trainer.fit(model, EpochByEpoch(batches, STEPS_AN_EPOCH), ckpt_path=known, weights_only=True)
+    with isolate_rng():  # what comes after starts alike, whether this went through, was stopped, or ran elsewhere
+        trainer.fit(model, EpochByEpoch(batches, STEPS_AN_EPOCH), ckpt_path=known, weights_only=True)
 
 
 def _average(first: SmallCLIP, second: SmallCLIP, share: float) -> SmallCLIP:
@@ -150,12 +153,11 @@ def _average(first: SmallCLIP, second: SmallCLIP, share: float) -> SmallCLIP:
 
 
 def spoken_names() -> list[str]:
-    """All names that training sentences may hold."""
+    """All names whose words have a vector of their own: those in training sentences, and the other categories'."""
     known = [name for category in CATEGORIES for name in (category, category.replace("_", " "))]
     return [*IMAGENET_CLASSNAMES, *GENERAL_NAMES, *known, *(word for words in SYNONYMS.values() for word in words)]
 
 
 def _precision() -> Literal["bf16-mixed", "32-true"]:
     """Bfloat16 where the machine multiplies it faster."""
-    is_native = torch.cuda.is_available() or "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return "bf16-mixed" if is_native else "32-true"
+    return "bf16-mixed" if torch.cuda.is_available() or native_precision() == "bf16" else "32-true"

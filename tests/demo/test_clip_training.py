@@ -51,6 +51,7 @@ def assert_same(folder, other) -> None:
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     train_clip(folder, **SMALL)
+    np.save(folder / "random_state.npy", torch.get_rng_state().numpy())
     return folder
 
 
@@ -80,6 +81,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(drawn, monkeypatch, epoc
     assert (drawn / CONFIG_FILE).is_file()
     assert_same(drawn, whole)
     assert "attn_mask" not in weights(drawn)
+    # The adapters, which are trained next, begin alike.
+    np.testing.assert_array_equal(torch.get_rng_state().numpy(), np.load(whole / "random_state.npy"))
 
 
 def test_pictures_are_drawn_at_the_largest_size_of_their_stage(whole):
@@ -119,6 +122,18 @@ def test_two_processes_share_both_stages(drawn):
     train_clip(drawn, **{**SMALL, "processes": 2})
     assert len(list(drawn.glob("training-*.ckpt"))) == 2
     assert all(weight.isfinite().all() for weight in weights(drawn).values())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU multiplies bfloat16 faster")
+@pytest.mark.parametrize(
+    ("processor", "precision"), [("fma avx512_bf16", "bf16-mixed"), ("avx2 fma", "32-true"), (None, "32-true")]
+)
+def test_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch, processor, precision):
+    words = tmp_path / "cpuinfo"
+    if processor is not None:  # else a system without such a file
+        words.write_text(processor, encoding="utf-8")
+    monkeypatch.setattr("anomalib_aprilgan.components.precision.PROCESSOR", words)
+    assert module._precision() == precision
 
 
 def test_second_stage_has_cloth_that_the_first_has_not():
