@@ -145,13 +145,16 @@ def _build_timer(build: Builder, settings: Settings) -> Timer:
 
 @torch.inference_mode()
 def measure_references(settings: Settings, model: AprilGANModel, yardstick: Timer, repeats: int) -> Results:
-    """Time to set up memory banks of k references, over the tower's for as many images."""
+    """Time to set up memory banks of k references, over the tower's for as many images, with its spread."""
     side = settings.image_size
     images = torch.randn(max(REFERENCES), 3, side, side)
-    results: Results = {}
+    results: Results = {"spread": {}}
     for shots in REFERENCES:
         setup = timed(partial(model.setup, reference_images=images[:shots]), settings.device)
         pairs = take_turns(yardstick, {"setup": setup}, min(repeats, REFERENCE_TURNS))["setup"]
         results[f"references_{shots}_seconds"] = torch.tensor([pair.own for pair in pairs]).median().item()
-        results[f"ratio_references_{shots}"] = ratio_of(pairs).median * settings.batch_size / shots
+        an_image = settings.batch_size / shots
+        ratio = ratio_of(pairs)
+        results[f"ratio_references_{shots}"] = ratio.median * an_image
+        results["spread"][f"references_{shots}"] = [ratio.low * an_image, ratio.high * an_image]
     return results

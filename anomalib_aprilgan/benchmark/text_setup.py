@@ -47,6 +47,7 @@ def measure_text(source: CLIPSource, repeats: int) -> dict[str, Any]:
     return {
         "text_cold_seconds": torch.tensor([pair.yardstick for pair in pairs]).median().item(),
         "speedup_text_cold": speedup.median,
+        "spread": {"speedup_text_cold": [speedup.low, speedup.high]},
         "text_warm_seconds": warm,
     }
 

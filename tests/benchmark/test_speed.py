@@ -64,7 +64,10 @@ def test_command_prints_and_writes_all(tiny_backbone, tmp_path, capsys, cache_fo
     results = json.loads(path.read_text(encoding="utf-8"))
     assert results.keys() >= EXPECTED
     assert all(results[name] > 0 for name in EXPECTED)
-    assert results["spread"].keys() == {*VERDICTS, "predict"}
+    setups = {"speedup_text_cold", *(f"references_{shots}" for shots in (1, 4, 16))}
+    assert results["spread"].keys() == {*VERDICTS, "predict", *setups}
+    for name, (low, high) in results["spread"].items():
+        assert low <= results[name if name in results else f"ratio_{name}"] <= high, name
     assert results["settings"]["threads"] == 1
     assert results["machine"]["processor"] == processor_name()
     assert results["settings"]["torch"].startswith(results["machine"]["torch"])  # without the build
