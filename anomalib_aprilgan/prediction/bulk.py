@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import distributed
 
 from anomalib_aprilgan.april_gan import AprilGAN
@@ -127,7 +128,10 @@ def predict_folder(
         writer = ResultWriter(journal, maps, stop)
         attached: Any = writer
         model.evaluator, model.visualizer = None, attached
+        shows_progress = trainer_arguments.get("enable_progress_bar", True)
         trainer = Trainer(
+            # Lightning's other bar shows into a file or pipe nothing but the end.
+            callbacks=[TQDMProgressBar()] if shows_progress else [],
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -544,9 +545,10 @@ def test_sigterm_stops_it_at_once_and_loses_nothing(start, build, tiny_arguments
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
     wait_for_rows(process, part, 5)
     process.send_signal(signal.SIGTERM)
-    _, logged = process.communicate(timeout=PATIENCE)
+    printed, logged = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, logged
     assert "Stopped. The same command goes on from there." in logged
+    assert re.search(r"/100 \[\d\d:\d\d<\d\d:\d\d", printed + logged)  # the time left, into a pipe, too
     assert 5 <= part.read_bytes().count(b"\n") < 100
     assert not output.exists()
     assert_goes_on_to_the_same_table(build, many, output)
