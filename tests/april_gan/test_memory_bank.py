@@ -6,11 +6,13 @@
 import hypothesis.strategies as st
 import pytest
 import torch
+from anomalib.models.components import KCenterGreedy
 from hypothesis import given
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from anomalib_aprilgan.april_gan import memory_bank
-from anomalib_aprilgan.april_gan.memory_bank import MemoryBank
+from anomalib_aprilgan.april_gan.memory_bank import FrugalSearch, MemoryBank
 
 # Two references of two patches each: along the first axis, along the second, and twice in between.
 REFERENCES = torch.tensor([[[2.0, 0.0], [0.0, 5.0]], [[3.0, 3.0], [4.0, 4.0]]])
@@ -58,6 +60,20 @@ def test_coreset_keeps_what_lies_farthest_apart():
     assert len(bank.tokens) == 3
     distance = bank.distance(torch.eye(2)[None])
     torch.testing.assert_close(distance, torch.zeros(1, 2), rtol=0, atol=1e-3)
+
+
+def test_a_step_of_the_search_is_anomalibs_in_a_fraction_of_the_memory():
+    features = torch.randn(2000, 64)
+    distances, largest = [], []
+    for search in (KCenterGreedy(features, 0.5), FrugalSearch(features, 0.5)):
+        search.features = features
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            for centre in (3, 5):
+                search.update_distances(torch.tensor(centre))
+        distances.append(search.min_distances)
+        largest.append(max(event.cpu_memory_usage for event in record.events()))
+    torch.testing.assert_close(*distances, rtol=1e-5, atol=1e-5)
+    assert largest[0] >= features.nbytes > 10 * largest[1]
 
 
 def test_coreset_is_the_same_every_time_and_leaves_the_generator_alone():
