@@ -234,8 +234,8 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         Returns:
             torch.Tensor: (N, L, S, S).
         """
-        adapted = self.adapters([tokens[layer] for layer in self.layers])  # per layer (N, P, E)
-        differences = [logit_difference(patches, text) for patches in adapted]  # per layer (N, P)
+        stages = [tokens[layer] for layer in self.layers]  # per layer (N, P, W)
+        differences = [logit_difference(patches, text) for patches in self.adapters(stages)]  # per layer (N, P)
         return torch.stack([upsample(difference, self.image_size) for difference in differences], dim=1)
 
     def _few_shot_maps(self, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
@@ -259,7 +259,8 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         text_score, zero_shot_maps, few_shot_maps = self.evidence(images)
         if few_shot_maps is None:
             return InferenceBatch(pred_score=text_score, anomaly_map=zero_shot_maps.mean(dim=1))
-        anomaly_map = torch.cat([zero_shot_maps, few_shot_maps], dim=1).mean(dim=1)  # (N, S, S)
+        number = zero_shot_maps.shape[1] + few_shot_maps.shape[1]
+        anomaly_map = (zero_shot_maps.sum(dim=1) + few_shot_maps.sum(dim=1)) / number  # (N, S, S)
         largest = anomaly_map.amax(dim=(-2, -1)).clamp(0, 1)  # (N,)
         return InferenceBatch(pred_score=(text_score + largest) / 2, anomaly_map=anomaly_map)
 
