@@ -13,11 +13,11 @@ from .textures import TEXTURES
 DRAWINGS: dict[str, Draw] = {**TEXTURES, **PHOTOGRAPHED, "invented_surface": invented_surface, **OBJECTS}
 CATEGORIES = tuple(DRAWINGS)
 # Defects that no other category can have. Cloth was drawn with the simulated textiles of ``data.photographs`` in view.
-OWN_DEFECTS: dict[str, dict[str, Defect]] = {"nonwoven": {"frayed": frayed, "worn": worn}}
+OWN_DEFECTS: dict[str, dict[str, Defect]] = {cloth: {"frayed": frayed, "worn": worn} for cloth in ("nonwoven", "wool")}
 
 # Never mixed: the CLIP has seen no part of the second and third group, the adapters none of the third.
 HELD_OUT = ("carpet", "leather", "tile", "bottle", "coin", "nut", "pill", "circuit_board")
-ADAPTER_TRAINING = ("wood", "perforated_sheet", "knit", "gear", "lens", "capsule")
+ADAPTER_TRAINING = ("wood", "perforated_sheet", "knit", "wool", "gear", "lens", "capsule")
 INVENTED = ("invented_surface", "invented_part")  # another design in every line; they have no name of their own
 CLIP_TRAINING = tuple(name for name in CATEGORIES if name not in HELD_OUT + ADAPTER_TRAINING)
 

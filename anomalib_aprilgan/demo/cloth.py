@@ -3,23 +3,39 @@
 
 """Cloth whose fibres lie at random, drawn with the simulated textiles of ``data.photographs`` in view.
 
-``nonwoven`` follows the rules of ``textures``.
+``nonwoven`` and ``wool`` follow the rules of ``textures``.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import Image, Product, View, colour, fill, log_uniform, sheet, turned
+from .drawing import Image, Product, View, colour, fill, log_uniform, paint, sheet, turned
+
+GRAIN = (0.2, 0.9)  # share of the variance that is as fine as the pixels
 
 
 def nonwoven(view: View, line: np.random.Generator, part: np.random.Generator) -> Product:
     """Nonwoven cloth: fibres at random, most of them along one direction; and a grain as fine as the pixels."""
-    pulp, depth, grain = colour(line, (0.25, 0.75), 0.2), line.uniform(0.06, 0.3), line.uniform(0.2, 0.9)
+    pulp, depth, grain = colour(line, (0.25, 0.75), 0.2), line.uniform(0.06, 0.3), line.uniform(*GRAIN)
+    return sheet(fill(view, pulp) * (1 + depth * _web(view, line, part, grain, directions=1))[..., None])
+
+
+def wool(view: View, line: np.random.Generator, part: np.random.Generator) -> Product:
+    """Fulled woollen cloth: a blend of two dyes, its fibres matted along two directions; and a fine grain."""
+    dye, grain = colour(line, (0.25, 0.75), 0.25), line.uniform(*GRAIN)
+    other = np.clip(dye * line.uniform(1.2, 2.2) + np.float32(0.05) * line.standard_normal(3, np.float32), 0, 1)
+    blend = 0.5 + 0.25 * _web(view, line, part, grain, directions=2)
+    return sheet(paint(fill(view, dye), other, np.clip(blend, 0, 1)))
+
+
+def _web(view: View, line: np.random.Generator, part: np.random.Generator, grain: float, directions: int) -> Image:
+    """Fibres along one direction or more, and a share of grain: mean near 0, deviation near 1, (S, S)."""
     wide, stretch, smooth = log_uniform(line, 0.02, 0.15), line.uniform(1.5, 6), line.uniform(0.05, 0.7)
+    angles = line.uniform(0, np.pi) + np.array([0.0, *line.uniform(0.6, np.pi - 0.6, directions - 1)])
     specks = np.random.default_rng(part.integers(1 << 32))  # how many they are must not count for what part draws next
-    web = fibrous(turned(view, line.uniform(0, np.pi)), specks, wide * stretch, wide, smooth)
-    cloth = web * (1 - grain) ** 0.5 + specks.standard_normal(web.shape) * grain**0.5
-    return sheet(fill(view, pulp) * (1 + depth * cloth)[..., None])
+    webs = [fibrous(turned(view, angle), specks, wide * stretch, wide, smooth) for angle in angles]
+    web = np.sum(webs, axis=0) * ((1 - grain) / directions) ** 0.5 + specks.standard_normal(view.x.shape) * grain**0.5
+    return np.asarray(web)
 
 
 def fibrous(view: View, rng: np.random.Generator, length: float, width: float, smoothness: float) -> Image:

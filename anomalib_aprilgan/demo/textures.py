@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import natural_textures as natural
-from .cloth import nonwoven
+from .cloth import nonwoven, wool
 from .drawing import (
     Draw,
     Image,
@@ -297,4 +297,5 @@ TEXTURES: dict[str, Draw] = {
     "concrete": natural.concrete,
     "foam": natural.foam,
     "nonwoven": nonwoven,
+    "wool": wool,
 }

@@ -3,7 +3,7 @@
 
 """Make the embedded small CLIP and its adapters from nothing: ``python -m anomalib_aprilgan.demo.train FOLDER``.
 
-Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: about 84 minutes on two CPU cores.
+Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: about 85 minutes on two CPU cores.
 Started again with the same folder, it goes on where it was stopped. The folder then holds what lies in
 ``anomalib_aprilgan/embedded``, and 6 GB of pictures.
 """

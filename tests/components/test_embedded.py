@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+import zlib
 
+import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
 from safetensors import safe_open
+from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AprilGAN, AprilGANAdapters, AprilGANModel
 from anomalib_aprilgan.anomaly_clip.learned_prompts import read_prompts
@@ -26,6 +29,7 @@ from anomalib_aprilgan.components.embedded import (
 )
 from anomalib_aprilgan.components.hub import WeightsNotFoundError
 from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING
+from anomalib_aprilgan.demo.defects import DEFECTS
 from anomalib_aprilgan.demo.rendering import render
 from anomalib_aprilgan.demo.small_clip import CONFIG
 
@@ -38,6 +42,8 @@ def test_files_are_small_and_hold_no_pickle():
     files = {CONFIG_FILE, WEIGHTS_FILE, ADAPTERS_FILE, PROMPTS_FILE}
     assert {path.name for path in FOLDER.iterdir()} == files | {"MODEL_CARD.md"}
     assert json.loads((FOLDER / CONFIG_FILE).read_text(encoding="utf-8")) == CONFIG
+    packed = sum(len(zlib.compress((FOLDER / name).read_bytes())) for name in files)  # as a wheel packs them
+    assert packed < 12_000_000
     with safe_open(FOLDER / WEIGHTS_FILE, framework="pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # ruff: ignore[in-dict-keys]
 
@@ -154,6 +160,21 @@ def test_a_hole_in_an_unseen_product_is_found():
 def test_the_torch_model_takes_the_embedded_weights_by_name():
     model = AprilGANModel("aprilgan-tiny", "embedded", image_size=112, layers=(2, 6))
     assert model.source.fingerprint()["backbone"] == "aprilgan-tiny"
+
+
+def test_it_still_finds_defects_on_products_that_it_never_saw():
+    model = AprilGAN(backbone="aprilgan-tiny")
+    found, seen = [], []
+    for category in ("leather", "pill", "circuit_board"):
+        shots = [render(category, 0, part, defect, size=192) for part, defect in enumerate([*[None] * 12, *DEFECTS])]
+        images = torch.cat([as_image(shot.image.copy()) for shot in shots])
+        masks = torch.from_numpy(np.stack([shot.mask for shot in shots])).long()
+        model.model.setup(category.replace("_", " "))
+        verdict = model.model(model.pre_processor.transform(images))
+        found.append(binary_auroc(verdict.pred_score, masks.amax((1, 2))).item())
+        seen.append(binary_auroc(verdict.anomaly_map, masks).item())
+    assert np.mean(found) > 0.9, found
+    assert np.mean(seen) > 0.92, seen
 
 
 def test_predict_in_three_lines(tmp_path, caplog):

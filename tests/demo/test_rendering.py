@@ -28,7 +28,7 @@ def test_split_is_public_fixed_and_never_mixed():
     groups = [set(CLIP_TRAINING), set(ADAPTER_TRAINING), set(HELD_OUT)]
     assert sum(map(len, groups)) == len(CATEGORIES) == len(set.union(*groups))
     assert set(HELD_OUT) == {"carpet", "leather", "tile", "bottle", "coin", "nut", "pill", "circuit_board"}
-    assert set(ADAPTER_TRAINING) == {"wood", "perforated_sheet", "knit", "gear", "lens", "capsule"}
+    assert set(ADAPTER_TRAINING) == {"wood", "perforated_sheet", "knit", "wool", "gear", "lens", "capsule"}
     assert len(CATEGORIES) >= 20
     assert len(DEFECTS) >= 7
 
@@ -91,18 +91,20 @@ def test_fibres_are_long_along_x_whichever_way_that_points_in_the_picture(angle,
     assert (fibres * np.roll(fibres, across, (0, 1))).mean() == pytest.approx(np.exp(-2.1), abs=0.12)
 
 
+@pytest.mark.parametrize("cloth", ["nonwoven", "wool"])
 @pytest.mark.parametrize("line", range(6))
-def test_frayed_cloth_is_rough_and_stands_out_where_the_mask_is(line):
-    good, bad = render("nonwoven", line), render("nonwoven", line, defect="frayed")
+def test_frayed_cloth_is_rough_and_stands_out_where_the_mask_is(cloth, line):
+    good, bad = render(cloth, line), render(cloth, line, defect="frayed")
     assert SMALLEST_DEFECT <= bad.mask.mean() < 0.1
     assert steps(bad.image, bad.mask) > 1.2 * steps(good.image, bad.mask)
     assert contrast(bad.image, bad.mask) > 1.2 * contrast(good.image, bad.mask)
     assert difference(good.image, bad.image)[~widened(bad.mask, 3)].max() <= 1
 
 
+@pytest.mark.parametrize("cloth", ["nonwoven", "wool"])
 @pytest.mark.parametrize("line", range(6))
-def test_worn_cloth_has_shorter_fibres_all_over_and_neither_another_tone_nor_another_contrast(line):
-    good, bad = render("nonwoven", line), render("nonwoven", line, defect="worn")
+def test_worn_cloth_has_shorter_fibres_all_over_and_neither_another_tone_nor_another_contrast(cloth, line):
+    good, bad = render(cloth, line), render(cloth, line, defect="worn")
     assert bad.mask.all()
     assert steps(bad.image, bad.mask) > 1.01 * steps(good.image, bad.mask)  # fine grain hides some of it
     assert bad.image.mean((0, 1)) == pytest.approx(good.image.mean((0, 1)), abs=3)
@@ -111,7 +113,8 @@ def test_worn_cloth_has_shorter_fibres_all_over_and_neither_another_tone_nor_ano
 
 def test_defects_of_cloth_are_no_other_products():
     own = {category: set(defects_of(category)) - set(DEFECTS) for category in CATEGORIES}
-    assert {category: kinds for category, kinds in own.items() if kinds} == {"nonwoven": {"frayed", "worn"}}
+    cloth = {"frayed", "worn"}
+    assert {category: kinds for category, kinds in own.items() if kinds} == {"nonwoven": cloth, "wool": cloth}
     with pytest.raises(ValueError, match=r"defect='frayed' must be None or one of scratch, .*burn, and size=64"):
         render("coin", defect="frayed", size=64)
 
