@@ -53,11 +53,15 @@ class ResultWriter(Callback):
         self.stop = stop
         self.others: distributed.ProcessGroup | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Call the other processes; one that has no photo comes no further than here."""
+        del trainer, pl_module, stage
+        self.others = _call_others()
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Be the first to hear of signals: Lightning's handler of SIGTERM would wait for the other processes."""
         del trainer, pl_module
         self.stop.listen()
-        self.others = _call_others()
 
     def on_predict_batch_end(
         self,
