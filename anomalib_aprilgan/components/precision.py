@@ -96,3 +96,7 @@ def narrow(visual: nn.Module, dtype: torch.dtype) -> None:
                 setattr(block, name, NarrowingLayerNorm(part, dtype))
             else:
                 part.to(dtype)
+        if isinstance(block.attn, nn.MultiheadAttention):
+            # Blocks of open_clip 3 put images first. For that layout torch has another attention, which moves maps
+            # more than twice as far; whoever runs the blocks looks here which layout they want.
+            block.attn.batch_first = False

@@ -75,9 +75,7 @@ def exact(request, products) -> tuple[str, Verdicts]:
 def test_half_precision_moves_maps_a_little_and_rankings_hardly(products, exact, precision):
     kind, full = exact
     half = judge(kind, precision, products)
-    moves = np.abs(half.maps - full.maps).max(axis=(1, 2))  # of each map
-    assert 0 < moves.max() < 2 * LARGEST_MOVE
-    assert (moves > LARGEST_MOVE).sum() <= 1  # with bf16 and open_clip 3.3; the README tells how many of all
+    assert 0 < np.abs(half.maps - full.maps).max() < LARGEST_MOVE
     assert 0 < np.abs(half.scores - full.scores).max() < LARGEST_MOVE
     labels = products.masks.any(axis=(1, 2))
     for truth, ours, theirs in ((labels, half.scores, full.scores), (products.masks, half.maps, full.maps)):
