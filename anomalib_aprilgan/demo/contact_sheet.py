@@ -36,7 +36,10 @@ def draw_contact_sheet(path: Path, size: int = 96, line: int = 1) -> None:
         kinds = list(OWN_DEFECTS.get(category, DEFECTS))
         good = render(category, line, 0, None, size)
         bad = render(category, line, 1, kinds[number % len(kinds)], size)
-        outlined = np.where(_edge(bad.mask)[..., None], np.array(OUTLINE, np.uint8), bad.image)
+        mask, square = bad.mask.astype(np.uint8), np.ones((3, 3), np.uint8)
+        # Nothing is defective beyond the border, so what covers all is outlined there.
+        edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        outlined = np.where(edge[..., None] > 0, np.array(OUTLINE, np.uint8), bad.image)
         cells.append(np.concatenate([_caption(category, size), good.image, outlined]))
     blank = np.full_like(cells[0], 255)
     cells += [blank] * (-len(cells) % COLUMNS)
@@ -44,13 +47,6 @@ def draw_contact_sheet(path: Path, size: int = 96, line: int = 1) -> None:
     if not cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1]):
         msg = f"{path} cannot be written. Give a file such as sheet.png in a folder where you may write."
         raise OSError(msg)
-
-
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Outline of a mask (S, S), also along the border of the picture."""
-    framed = np.pad(mask.astype(np.uint8), 1)  # (S + 2, S + 2)
-    edge = cv2.morphologyEx(framed, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    return np.asarray(edge[1:-1, 1:-1] > 0)
 
 
 def _caption(text: str, width: int) -> NDArray[np.uint8]:

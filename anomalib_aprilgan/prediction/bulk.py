@@ -127,15 +127,14 @@ def predict_folder(
         # Photos are known by their names in the folder: another one may have the same.
         folders = {"data": str(folder.resolve()), "maps": maps and str(maps.resolve())}
         done = journal.open({**_description(model), **folders})
-        open_paths = [path for path in paths if name_of(path, folder) not in done]
+        names = [name_of(path, folder) for path in paths]
+        open_paths = [path for path, name in zip(paths, names, strict=True) if name not in done]
         logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
-        writer = ResultWriter(journal, maps, stop)
-        attached: Any = writer
-        model.evaluator, model.visualizer = None, attached
-        shows_progress = trainer_arguments.get("enable_progress_bar", True)
+        writer: Any = ResultWriter(journal, maps, stop)
+        model.evaluator, model.visualizer = None, writer
         trainer = Trainer(
             # Lightning's other bar shows into a file or pipe nothing but the end.
-            callbacks=[TQDMProgressBar()] if shows_progress else [],
+            callbacks=[TQDMProgressBar()] if trainer_arguments.get("enable_progress_bar", True) else [],
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -150,7 +149,6 @@ def predict_folder(
                 _wait_for(writer.others, stop)
         if not trainer.is_global_zero:
             return []
-        names = [name_of(path, folder) for path in paths]
         if unjudged := _unjudged(names, journal):
             journal.append(trainer.global_rank, unjudged)
         return journal.finish(names)

@@ -5,7 +5,7 @@
 
 import csv
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,16 +99,17 @@ class Journal:
             known[row.path] = row
         return [known[path] for path in sorted(known)]
 
-    def finish(self, names: Collection[str]) -> list[Row]:
+    def finish(self, names: Iterable[str]) -> list[Row]:
         """Make the table of all parts, in place of them; call it in one process, when all have written.
 
         Args:
-            names (Collection[str]): Photos in the folder; an error of one that was removed is over.
+            names (Iterable[str]): Photos in the folder; an error of one that was removed is over.
 
         Returns:
             list[Row]: What the table holds.
         """
-        rows = [row for row in self.rows() if not row.error or row.path in names]
+        present = set(names)
+        rows = [row for row in self.rows() if not row.error or row.path in present]
         table = pd.DataFrame(rows, columns=list(Row._fields)).astype({"label": "Int64"})
         temporary = self.path.with_name(f"{self.path.name}.tmp")
         if self.path.suffix == ".csv":
