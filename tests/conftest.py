@@ -6,6 +6,8 @@
 import functools
 import json
 import logging
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,11 @@ from open_clip.pretrained import get_pretrained_url
 from safetensors.torch import save_file
 
 from anomalib_aprilgan.components import clip_source
+
+# Before anything imports OpenVINO, here or in a child.
+SILENT = str(Path(__file__).parent / "no_telemetry")
+sys.path.insert(0, SILENT)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SILENT, os.environ.get("PYTHONPATH"))))
 
 GOLDEN = Path(__file__).parent / "golden"
 # Settings under which the golden arrays were made; ``image_size`` and the layers lie in the arrays, too.

@@ -39,7 +39,7 @@ def start(tmp_path, tiny_backbone):
     file = tmp_path / "plan.yaml"
     file.write_text(yaml.safe_dump(plan), encoding="utf-8")
     command = [sys.executable, "-m", "anomalib_aprilgan.cli", "benchmark", "--config", str(file)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(REPOSITORY)])}
     return lambda: subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
 
 

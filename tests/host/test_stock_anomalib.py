@@ -5,13 +5,14 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from host_environment import REPOSITORY, Environment
+from host_environment import REPOSITORY, SILENT, Environment
 from PIL import Image
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -121,7 +122,9 @@ def test_the_command_explains_it_and_names_a_broken_plugin(from_wheel: Environme
     entry_points = tmp_path / "ruin-1.0.dist-info" / "entry_points.txt"
     entry_points.parent.mkdir()
     entry_points.write_text("[anomalib.models]\nruin = no_such_module:Ruin\n", encoding="utf-8")
-    done = from_wheel.anomalib(["train", "--model.help", "AprilGAN"], PYTHONPATH=str(tmp_path))
+    done = from_wheel.anomalib(
+        ["train", "--model.help", "AprilGAN"], PYTHONPATH=os.pathsep.join(map(str, (SILENT, tmp_path)))
+    )
     assert done.returncode == 0, done.stderr
     assert "--model.few_shot_source" in done.stdout
     assert done.stderr.count("The model plugin 'ruin' of anomalib (no_such_module:Ruin) is not available") == 1
