@@ -18,10 +18,11 @@ ADAPTERS_PREFIX = "model.adapters."
 
 
 def fingerprint(model: AprilGANModel) -> dict[str, Any]:
-    """What a checkpoint depends on: CLIP (architecture, weights, activation), size and stages, as plain data."""
+    """What a checkpoint depends on: CLIP (architecture, weights, activation), size, tiles and stages, as plain data."""
     return {
         **model.source.fingerprint(),
         "image_size": model.image_size,
+        "tiles": model.tiles,
         "layers": list(model.layers),
         "few_shot_layers": list(model.few_shot_layers),
     }

@@ -19,6 +19,7 @@ from torch import nn
 
 from anomalib_aprilgan.components.embedded import AUTO, embedded_adapters, settings_of
 from anomalib_aprilgan.components.prompts import PromptEnsemble
+from anomalib_aprilgan.components.tiles import check_tiles
 from anomalib_aprilgan.data.image_guard import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
 from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
@@ -59,10 +60,11 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         k_shot (int): Number of normal references; 0 is zero-shot.
         few_shot_source (str | Path | list[str | Path] | None): Folder or list of reference images. Defaults to the
             normal training images of the datamodule.
-        backbone (str): See :class:`AprilGANModel`, as all up to ``coreset_ratio``.
+        backbone (str): See :class:`AprilGANModel`, as all up to ``tiles``.
         pretrained (str | None): Weights of CLIP. Defaults to ``auto``: ``openai``, or ``embedded`` for the backbone
             ``aprilgan-tiny``.
-        image_size (int | None): Side in pixels of the model's input. Defaults to 518, or what suits ``aprilgan-tiny``.
+        image_size (int | None): Side in pixels of the model's input. Defaults to 518, or what suits ``aprilgan-tiny``,
+            for every tile.
         layers (Sequence[int] | None): Stages compared with the text. Defaults to the paper's, or those of
             ``aprilgan-tiny``.
         few_shot_layers (Sequence[int] | None): Stages compared with references.
@@ -73,6 +75,8 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         prompts (PromptEnsemble | None): States and templates.
         precision (str): Of the frozen image tower.
         coreset_ratio (float): Part of the references' patches to keep.
+        tiles (int): 2 looks at images in 2 x 2 tiles, each as large as a whole image else: for small defects, at four
+            times the cost. The score is the largest of the tiles'.
         reference_seed (int): Seed of the draw of references.
         pre_processor (nn.Module | bool): Pre-processor, or whether to use the default.
         post_processor (nn.Module | bool): Post-processor, or whether to use the default.
@@ -109,6 +113,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         prompts: PromptEnsemble | None = None,
         precision: str = "fp32",
         coreset_ratio: float = 1.0,
+        tiles: int = 1,
         reference_seed: int = 0,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -120,7 +125,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
             raise ValueError(msg)
         # The parent keeps these names as hyperparameters: plain data load with weights_only=True.
         few_shot_source = plain_paths(few_shot_source)
-        chosen = settings_of(backbone).unless_given(pretrained, image_size, layers)
+        chosen = settings_of(backbone).for_tiles(check_tiles(tiles)).unless_given(pretrained, image_size, layers)
         pretrained, image_size, layers = chosen.pretrained, chosen.image_size, plain_layers(chosen.layers, "layers")
         few_shot_layers = None if few_shot_layers is None else plain_layers(few_shot_layers, "few_shot_layers")
         adapters = None if adapters is None else str(adapters)
@@ -143,6 +148,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
             prompts=prompts,
             precision=precision,
             coreset_ratio=coreset_ratio,
+            tiles=tiles,
         )
         self.chooses_adapters = published is not None
         self.class_name = class_name

@@ -20,10 +20,11 @@ from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, text_probability, upsample
 from anomalib_aprilgan.components.clip_source import CLIPSource
-from anomalib_aprilgan.components.clip_tower import CLIPTower, check_layers, patch_tokens
+from anomalib_aprilgan.components.clip_tower import CLIPTower, check_image_size, check_layers, patch_tokens
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
 from anomalib_aprilgan.components.text_encoder import text_features
+from anomalib_aprilgan.components.tiles import check_tiles, cut, join, largest
 
 from .adapters import AdapterFile, ProjectionAdapters, StageAdapters
 from .memory_bank import MemoryBank
@@ -40,7 +41,8 @@ class Evidence(NamedTuple):
     """What speaks for an anomaly in N images.
 
     Attributes:
-        text_score (torch.Tensor): Probability of the anomalous text for the whole image, (N,), in [0, 1].
+        text_score (torch.Tensor): Probability of the anomalous text for the whole image, (N,), in [0, 1]; with tiles
+            the largest of theirs.
         zero_shot_maps (torch.Tensor): Probability of the anomalous text a pixel and stage, (N, L, S, S), in [0, 1].
         few_shot_maps (torch.Tensor | None): Cosine distance to the nearest reference patch a pixel and stage,
             (N, L', S, S), in [0, 2]; None without references.
@@ -69,6 +71,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         precision (str): Of the frozen image tower: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what this machine
             calculates natively.
         coreset_ratio (float): Part of the references' patches to compare with; below 1 saves time with many references.
+        tiles (int): T, to look at images in T x T tiles of S/T pixels, one by one, for small defects; not in the paper.
 
     Raises:
         ValueError: If an argument is unknown, out of range or contradicts another; the message says which.
@@ -95,6 +98,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         prompts: PromptEnsemble | dict[str, Any] | None = None,
         precision: str = "fp32",
         coreset_ratio: float = 1.0,
+        tiles: int = 1,
     ) -> None:
         super().__init__()
         if not 0 < coreset_ratio <= 1:
@@ -109,7 +113,11 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             layers if few_shot_layers is None else few_shot_layers, self.source.stages, "few_shot_layers"
         )
         self.image_size = image_size
-        self.clip = CLIPTower(self.source, image_size, sorted({*self.layers, *self.few_shot_layers}), precision)
+        self.tiles = check_tiles(tiles)
+        check_image_size(image_size, self.source.stride, tiles)
+        self.clip = CLIPTower(
+            self.source, image_size // tiles, sorted({*self.layers, *self.few_shot_layers}), precision
+        )
         self.class_name: str | None = None
         self.register_buffer("text_features", torch.empty(0))  # (2, E) after setup; saved with the model
         self.adapters: StageAdapters | ProjectionAdapters
@@ -179,7 +187,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         check_images(images, self.image_size)
         for bank in self._banks():
             bank.discard()
-        for batch in images.to(self.text_features.device).split(REFERENCE_BATCH_SIZE):
+        for batch in cut(images.to(self.text_features.device), self.tiles).split(REFERENCE_BATCH_SIZE):
             tokens = self._tokens_by_layer(self.clip(batch).stages)
             for layer, bank in zip(self.few_shot_layers, self._banks(), strict=True):
                 bank.update(tokens[layer])
@@ -208,20 +216,23 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         pooled, tokens = self.encode(images)
         # Half precision, which a trainer may have switched on, would move cosines by more than the maps' differences.
         with torch.autocast(images.device.type, enabled=False):
+            zero_shot_maps = probability(self.text_differences(tokens, self.text_features))  # (N*T*T, L, S/T, S/T)
             return Evidence(
-                text_score=text_probability(pooled, self.text_features),
-                zero_shot_maps=probability(self.text_differences(tokens, self.text_features)),
-                few_shot_maps=self._few_shot_maps(tokens) if self.is_few_shot else None,
+                text_score=largest(text_probability(pooled, self.text_features), self.tiles),
+                zero_shot_maps=join(zero_shot_maps, self.tiles),
+                few_shot_maps=join(self._few_shot_maps(tokens), self.tiles) if self.is_few_shot else None,
             )
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         """One pass of the image tower: CLIP's image feature (N, E), and patch tokens (N, P, W) by layer.
 
+        With tiles, N counts them: all tiles of the first image first.
+
         Raises:
             ValueError: If the images do not fit or hold NaN.
         """
         check_images(images, self.image_size)
-        features = self.clip(images)
+        features = self.clip(cut(images, self.tiles))
         return features.pooled, self._tokens_by_layer(features.stages)
 
     def text_differences(self, tokens: dict[int, torch.Tensor], text: torch.Tensor) -> torch.Tensor:
@@ -232,15 +243,15 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             text (torch.Tensor): Of one class (2, E), or of each image's class (N, 2, E).
 
         Returns:
-            torch.Tensor: (N, L, S, S).
+            torch.Tensor: (N, L, S, S); of tiles where the tokens are.
         """
         stages = [tokens[layer] for layer in self.layers]  # per layer (N, P, W)
         differences = [logit_difference(patches, text) for patches in self.adapters(stages)]  # per layer (N, P)
-        return torch.stack([upsample(difference, self.image_size) for difference in differences], dim=1)
+        return torch.stack([upsample(difference, self.clip.image_size) for difference in differences], dim=1)
 
     def _few_shot_maps(self, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
         stages = zip(self.few_shot_layers, self._banks(), strict=True)
-        maps = [upsample(bank.distance(tokens[layer]), self.image_size) for layer, bank in stages]
+        maps = [upsample(bank.distance(tokens[layer]), self.clip.image_size) for layer, bank in stages]
         return torch.stack(maps, dim=1)  # (N, L', S, S)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:

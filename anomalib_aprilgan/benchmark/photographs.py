@@ -83,6 +83,7 @@ def report_photographs(
     image_size: int | None = None,
     layers: Sequence[int] | None = None,
     adapters: str | None = AUTO,
+    tiles: int = 1,
     prompt_weights: str | None = AUTO,
     methods: Sequence[MethodName] = ("AprilGAN", "Patchcore"),
     shots: Sequence[int] = (0, 1, 4),
@@ -100,6 +101,7 @@ def report_photographs(
         image_size: Side in pixels of the input.
         layers: AprilGAN's stages, compared with text and references.
         adapters: AprilGAN's file of trained adapters.
+        tiles: How many tiles AprilGAN looks at side by side.
         prompt_weights: AnomalyCLIP's file of learned prompts.
         methods: What to compare.
         shots: Numbers of references; Patchcore needs some, AnomalyCLIP takes none.
@@ -110,7 +112,10 @@ def report_photographs(
     """
     arguments: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
     parts: dict[str, dict[str, Any]]
-    parts = {"AprilGAN": {"layers": layers, "adapters": adapters}, "AnomalyCLIP": {"prompt_weights": prompt_weights}}
+    parts = {
+        "AprilGAN": {"layers": layers, "adapters": adapters, "tiles": tiles},
+        "AnomalyCLIP": {"prompt_weights": prompt_weights},
+    }
     built, notes = _methods({name: {**arguments, **parts.get(name, {})} for name in methods})
     report = ""
     introduction = _introduction(root, sets, part, notes)

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # How folders of the hub's cache begin; the rest is the repository, org--name.
 HUB_FOLDER = "models--"
+# Side in pixels that the last stage of any ResNet sees as one.
+RESNET_STRIDE = 32
 # Tag of OpenAI's weights.
 OPENAI = "openai"
 
@@ -101,6 +103,11 @@ class CLIPSource:
     def image_size(self) -> int:
         """The side in pixels that the weights were trained at."""
         return int(self.config["vision_cfg"].get("image_size", 224))
+
+    @property
+    def stride(self) -> int:
+        """The side in pixels of a patch, to which an image must divide."""
+        return int(self.config["vision_cfg"]["patch_size"]) if self.is_vit else RESNET_STRIDE
 
     @property
     def text_width(self) -> int:

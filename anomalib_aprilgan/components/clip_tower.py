@@ -13,8 +13,6 @@ from .clip_source import CLIPSource
 from .precision import dtype_of, narrow
 from .value_attention import check_attention, check_value_blocks, value_streams
 
-RESNET_STRIDE = 32
-
 
 class CLIPFeatures(NamedTuple):
     """Features of N images, in float32.
@@ -67,7 +65,7 @@ class CLIPTower(nn.Module):
         super().__init__()
         vision = source.config["vision_cfg"]
         self.is_vit = source.is_vit
-        self.stride = vision["patch_size"] if self.is_vit else RESNET_STRIDE
+        self.stride = source.stride
         check_image_size(image_size, self.stride)
         self.layers = check_layers(layers, source.stages)
         self.image_size = image_size
@@ -228,15 +226,17 @@ def check_layers(layers: Sequence[int], number: int, name: str = "layers") -> tu
     return chosen
 
 
-def check_image_size(image_size: int, stride: int) -> None:
-    """Refuse a size that does not divide into patches.
+def check_image_size(image_size: int, stride: int, tiles: int = 1) -> None:
+    """Refuse a size that does not divide into patches, or into tiles of patches.
 
     Raises:
-        ValueError: If ``image_size`` is not a positive multiple of the stride.
+        ValueError: If ``image_size`` is not a positive multiple of the stride times the tiles side by side.
     """
+    purpose = "this backbone" if tiles == 1 else f"this backbone and {tiles} x {tiles} tiles"
+    stride = stride * tiles
     if not isinstance(image_size, int) or image_size <= 0 or image_size % stride:
         nearest = (
             max(stride, round(image_size / stride) * stride) if isinstance(image_size, (int, float)) else 37 * stride
         )
-        msg = f"image_size={image_size!r} must be a positive multiple of {stride} for this backbone, such as {nearest}."
+        msg = f"image_size={image_size!r} must be a positive multiple of {stride} for {purpose}, such as {nearest}."
         raise ValueError(msg)

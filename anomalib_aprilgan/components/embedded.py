@@ -7,7 +7,7 @@ It is for trying out, tests and teaching; ``embedded/MODEL_CARD.md`` has data, t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,10 @@ class RunSettings:
             self.image_size if image_size is None else image_size,
             self.layers if layers is None else layers,
         )
+
+    def for_tiles(self, tiles: int) -> "RunSettings":
+        """These settings for images that are cut: each tile is as large as the whole image was."""
+        return replace(self, image_size=self.image_size * tiles)
 
 
 class PromptSettings(NamedTuple):

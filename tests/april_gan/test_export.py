@@ -46,15 +46,15 @@ def write_photo(path: Path, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def build(golden_arguments, tmp_path_factory) -> Callable[[str, int], AprilGAN]:
+def build(golden_arguments, tmp_path_factory) -> Callable[..., AprilGAN]:
     """Factory of models that are set up, with fitted thresholds."""
     folder = tmp_path_factory.mktemp("references")
     for seed in range(2):
         write_photo(folder / f"{seed}.png", seed)
 
-    def make(name: str, shots: int) -> AprilGAN:
-        source = folder if shots else None
-        model = AprilGAN("bottle", shots, source, **golden_arguments(name), evaluator=False, visualizer=False)
+    def make(name: str, shots: int, **changes: int) -> AprilGAN:
+        arguments = {**golden_arguments(name), **changes, "evaluator": False, "visualizer": False}
+        model = AprilGAN("bottle", shots, folder if shots else None, **arguments)
         model.setup("predict")
         model.post_processor._image_threshold.fill_(0.48)
         model.post_processor._pixel_threshold.fill_(0.4)
@@ -83,6 +83,16 @@ def assert_same_verdicts(model: AprilGAN, outputs: Outputs, images: torch.Tensor
         torch.testing.assert_close(theirs, getattr(expected, name), rtol=0, atol=1e-4)
     assert outputs["pred_label"].tolist() == expected.pred_label.tolist()
     assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
+
+
+def test_tiles_leave_with_the_model_for_any_batch(build, tmp_path):
+    model = build("tiny_vit", 2, image_size=112, tiles=2)
+    path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path)
+    entries = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
+    assert entries["fingerprint"]["tiles"] == 2
+    for number in (1, 3):
+        images = photographs(number, PHOTO_SIZE)
+        assert_same_verdicts(model, run_onnx(path, images), images)
 
 
 @pytest.mark.parametrize(("name", "shots"), KINDS)

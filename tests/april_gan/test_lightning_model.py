@@ -375,6 +375,7 @@ class TestCheckpoints:
         ("changes", "named"),
         [
             ({"image_size": 70}, "image_size"),
+            ({"tiles": 2}, "'tiles': 1"),
             ({"few_shot_layers": [1, 2, 3]}, "few_shot_layers"),
         ],
     )
@@ -382,6 +383,13 @@ class TestCheckpoints:
         _, path = trained()
         with pytest.raises(ValueError, match=f"The checkpoint was made with .*{named}"):
             engine().predict(AprilGAN(**{**arguments, **changes}), data_path=root, ckpt_path=path)
+
+    def test_tiles_come_with_it(self, trained, root, engine):
+        model, path = trained(k_shot=2, tiles=2)
+        restored = AprilGAN.load_from_checkpoint(path, visualizer=False)
+        assert (restored.model.image_size, restored.model.tiles) == (56, 2)
+        before, after = (engine().predict(each, data_path=root / "bad", ckpt_path=path) for each in (model, restored))
+        assert [p.pred_score.item() for p in after] == [p.pred_score.item() for p in before]
 
     def test_other_weights_are_refused(self, trained, root, arguments, engine, golden_weights):
         _, path = trained()

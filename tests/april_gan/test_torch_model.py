@@ -335,6 +335,11 @@ class TestArguments:
             ({"few_shot_layers": [3, 1]}, "few_shot_layers=[3, 1] must be ascending"),
             ({"few_shot_layers": [5]}, "few_shot_layers=[5] must be ascending, without duplicates and between 1 and 4"),
             ({"image_size": 60}, "image_size=60 must be a positive multiple of 14"),
+            (
+                {"image_size": 70, "tiles": 2},
+                "image_size=70 must be a positive multiple of 28 for this backbone and 2 x",
+            ),
+            ({"tiles": 0}, "tiles=0 must be 1 (whole images) or how many tiles lie side by side"),
             ({"precision": "fp8"}, "precision='fp8' is unknown"),
             ({"layers": [1, 2]}, "was trained on layers [1, 2, 3, 4], the model uses [1, 2]"),
             ({"prompts": {"states": ["{}"]}}, "Keys are normal_states, anomalous_states, templates."),
@@ -415,3 +420,45 @@ def test_coreset_ratio_makes_the_banks_smaller(tiny_arguments):
     model = AprilGANModel(**tiny_arguments, coreset_ratio=0.25)
     model.setup("bottle", torch.randn(2, 3, 56, 56))
     assert [len(bank.tokens) for bank in model.memory_banks] == [8, 8, 8, 8]  # of 2 times 16
+
+
+class TestTiles:
+    """A model with tiles judges each as a model without judges a whole image."""
+
+    @pytest.fixture
+    def large_references(self):
+        """A reference of 2 x 2 tiles."""
+        return torch.randn(1, 3, 112, 112)
+
+    @pytest.mark.parametrize("k_shot", [0, 1])
+    def test_evidence_is_that_of_each_tile(self, build, large_references, k_shot):
+        plain, tiled = build(), build(image_size=112, tiles=2)
+        corners = [(slice(y, y + 56), slice(x, x + 56)) for y in (0, 56) for x in (0, 56)]
+        tiled.setup("nut", large_references if k_shot else None)
+        plain.setup("nut", torch.cat([large_references[:, :, y, x] for y, x in corners]) if k_shot else None)
+        images = torch.randn(2, 3, 112, 112)
+        ours = tiled.evidence(images)
+        theirs = [plain.evidence(images[:, :, y, x]) for y, x in corners]
+        same = {"rtol": 0, "atol": 1e-5}
+        text_scores = torch.stack([tile.text_score for tile in theirs])  # (4, 2)
+        torch.testing.assert_close(ours.text_score, text_scores.amax(dim=0), **same)
+        for (y, x), tile in zip(corners, theirs, strict=True):
+            torch.testing.assert_close(ours.zero_shot_maps[:, :, y, x], tile.zero_shot_maps, **same)
+            if k_shot:
+                torch.testing.assert_close(ours.few_shot_maps[:, :, y, x], tile.few_shot_maps, **same)
+
+    def test_verdict_is_one_an_image(self, build, large_references):
+        model = build(image_size=112, tiles=2)
+        model.setup("nut", large_references)
+        assert [len(bank.tokens) for bank in model.memory_banks] == [4 * 16] * 4
+        images = torch.randn(3, 3, 112, 112)
+        verdict, text_score = model(images), model.evidence(images).text_score
+        assert verdict.anomaly_map.shape == (3, 112, 112)
+        largest = verdict.anomaly_map.amax(dim=(1, 2)).clamp(0, 1)
+        torch.testing.assert_close(verdict.pred_score, (text_score + largest) / 2)
+
+    def test_images_of_one_tile_are_refused(self, build):
+        model = build(image_size=112, tiles=2)
+        model.setup("nut")
+        with pytest.raises(ValueError, match=r"Expected images \(N, 3, 112, 112\), got \(1, 3, 56, 56\)"):
+            model(torch.randn(1, 3, 56, 56))

@@ -130,6 +130,11 @@ def test_what_the_user_says_goes_first():
     assert AprilGAN("coin", backbone="aprilgan-tiny", layers=[4, 6]).model.trained_on is None
 
 
+def test_every_tile_is_as_large_as_a_whole_image_unless_the_user_says():
+    sizes = {size: AprilGAN(backbone="aprilgan-tiny", image_size=size, tiles=2).model for size in (None, 320)}
+    assert [(model.image_size, model.clip.image_size) for model in sizes.values()] == [(384, 192), (320, 160)]
+
+
 def test_other_backbones_keep_the_papers_settings():
     assert settings_of("ViT-B-16") == settings_of("ViT-L-14-336")
     assert settings_of("ViT-L-14-336").layers == (6, 12, 18, 24)
