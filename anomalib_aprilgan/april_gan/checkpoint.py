@@ -51,7 +51,8 @@ def adopt(model: AprilGANModel, saved: dict[str, Any], given: dict[str, Any]) ->
     """
     activation = saved["fingerprint"]["quick_gelu"]
     check_not_contradicted(given, {**saved, "quick_gelu": activation})
-    check_fingerprint(saved["fingerprint"], {**fingerprint(model), "quick_gelu": activation})
+    noted = {"tiles": 1, **saved["fingerprint"]}  # checkpoints that are older than tiles have no word of them
+    check_fingerprint(noted, {**fingerprint(model), "quick_gelu": activation})
     model.use_activation(quick_gelu=activation)
     model.class_name = saved["class_name"]
     model.prompts = as_prompts(saved["prompts"])

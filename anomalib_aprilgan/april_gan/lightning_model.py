@@ -64,7 +64,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         pretrained (str | None): Weights of CLIP. Defaults to ``auto``: ``openai``, or ``embedded`` for the backbone
             ``aprilgan-tiny``.
         image_size (int | None): Side in pixels of the model's input. Defaults to 518, or what suits ``aprilgan-tiny``,
-            for every tile.
+            times ``tiles``.
         layers (Sequence[int] | None): Stages compared with the text. Defaults to the paper's, or those of
             ``aprilgan-tiny``.
         few_shot_layers (Sequence[int] | None): Stages compared with references.
@@ -75,8 +75,8 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         prompts (PromptEnsemble | None): States and templates.
         precision (str): Of the frozen image tower.
         coreset_ratio (float): Part of the references' patches to keep.
-        tiles (int): 2 looks at images in 2 x 2 tiles, each as large as a whole image else: for small defects, at four
-            times the cost. The score is the largest of the tiles'.
+        tiles (int): 2 looks at images in 2 x 2 tiles, each by itself, for small defects: four times the work, and more
+            with references. The text score is then the largest of the tiles'.
         reference_seed (int): Seed of the draw of references.
         pre_processor (nn.Module | bool): Pre-processor, or whether to use the default.
         post_processor (nn.Module | bool): Post-processor, or whether to use the default.

@@ -24,7 +24,7 @@ from anomalib_aprilgan.components.clip_tower import CLIPTower, check_image_size,
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
 from anomalib_aprilgan.components.text_encoder import text_features
-from anomalib_aprilgan.components.tiles import check_tiles, cut, join, largest
+from anomalib_aprilgan.components.tiles import check_tiles, cut, join, worst
 
 from .adapters import AdapterFile, ProjectionAdapters, StageAdapters
 from .memory_bank import MemoryBank
@@ -60,7 +60,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         backbone (str): open_clip architecture, or path of an open_clip model config (JSON).
         pretrained (str | None): open_clip tag, ``hf-hub:org/name``, path of a weights file, or None for random weights
             from a fixed seed.
-        image_size (int): Side S in pixels of the square input, a multiple of the patch.
+        image_size (int): Side S in pixels of the square input, a multiple of the patch times ``tiles``.
         layers (Sequence[int]): Stages compared with the text, 1-based: blocks of a ViT, stages 1-4 of a ResNet.
         few_shot_layers (Sequence[int] | None): Stages compared with references; None takes ``layers``.
         adapters (str | Path | None): File of trained adapters; ``mvtec`` or ``visa`` for the authors' own, trained on
@@ -71,7 +71,8 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         precision (str): Of the frozen image tower: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for what this machine
             calculates natively.
         coreset_ratio (float): Part of the references' patches to compare with; below 1 saves time with many references.
-        tiles (int): T, to look at images in T x T tiles of S/T pixels, one by one, for small defects; not in the paper.
+        tiles (int): T, to look at images in T x T tiles of S/T pixels, each by itself, for small defects; they go
+            through CLIP in one batch of N*T*T. Not in the paper.
 
     Raises:
         ValueError: If an argument is unknown, out of range or contradicts another; the message says which.
@@ -216,17 +217,16 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         pooled, tokens = self.encode(images)
         # Half precision, which a trainer may have switched on, would move cosines by more than the maps' differences.
         with torch.autocast(images.device.type, enabled=False):
-            zero_shot_maps = probability(self.text_differences(tokens, self.text_features))  # (N*T*T, L, S/T, S/T)
             return Evidence(
-                text_score=largest(text_probability(pooled, self.text_features), self.tiles),
-                zero_shot_maps=join(zero_shot_maps, self.tiles),
-                few_shot_maps=join(self._few_shot_maps(tokens), self.tiles) if self.is_few_shot else None,
+                text_score=worst(text_probability(pooled, self.text_features), self.tiles),
+                zero_shot_maps=probability(self.text_differences(tokens, self.text_features)),
+                few_shot_maps=self._few_shot_maps(tokens) if self.is_few_shot else None,
             )
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         """One pass of the image tower: CLIP's image feature (N, E), and patch tokens (N, P, W) by layer.
 
-        With tiles, N counts them: all tiles of the first image first.
+        N counts tiles, all of the first image first.
 
         Raises:
             ValueError: If the images do not fit or hold NaN.
@@ -243,16 +243,19 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             text (torch.Tensor): Of one class (2, E), or of each image's class (N, 2, E).
 
         Returns:
-            torch.Tensor: (N, L, S, S); of tiles where the tokens are.
+            torch.Tensor: (N, L, S, S).
         """
         stages = [tokens[layer] for layer in self.layers]  # per layer (N, P, W)
         differences = [logit_difference(patches, text) for patches in self.adapters(stages)]  # per layer (N, P)
-        return torch.stack([upsample(difference, self.clip.image_size) for difference in differences], dim=1)
+        return torch.stack([self._to_pixels(difference) for difference in differences], dim=1)
 
     def _few_shot_maps(self, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
         stages = zip(self.few_shot_layers, self._banks(), strict=True)
-        maps = [upsample(bank.distance(tokens[layer]), self.clip.image_size) for layer, bank in stages]
-        return torch.stack(maps, dim=1)  # (N, L', S, S)
+        return torch.stack([self._to_pixels(bank.distance(tokens[layer])) for layer, bank in stages], dim=1)
+
+    def _to_pixels(self, patches: torch.Tensor) -> torch.Tensor:
+        """Values of patches, of all tiles, as maps of whole images (N, S, S); no seam is drawn between tiles."""
+        return upsample(join(patches, self.tiles), self.image_size)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Judge images, each by itself.

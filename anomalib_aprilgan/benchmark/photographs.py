@@ -101,7 +101,7 @@ def report_photographs(
         image_size: Side in pixels of the input.
         layers: AprilGAN's stages, compared with text and references.
         adapters: AprilGAN's file of trained adapters.
-        tiles: How many tiles AprilGAN looks at side by side.
+        tiles: T, for AprilGAN to look at images in T x T tiles.
         prompt_weights: AnomalyCLIP's file of learned prompts.
         methods: What to compare.
         shots: Numbers of references; Patchcore needs some, AnomalyCLIP takes none.

@@ -43,7 +43,6 @@ DRAWS = 10_000
 def report_rendered_products(
     backbone: str = BACKBONE,
     adapters: str | None = AUTO,
-    tiles: int = 1,
     prompt_weights: str | None = AUTO,
     methods: Sequence[MethodName] = ("AprilGAN",),
     categories: Sequence[str] = HELD_OUT,
@@ -56,7 +55,6 @@ def report_rendered_products(
     Args:
         backbone: Of the methods, with its own settings.
         adapters: AprilGAN's trained adapters; null for none.
-        tiles: How many tiles AprilGAN looks at side by side.
         prompt_weights: AnomalyCLIP's learned prompts.
         methods: What to compare; below the table stand the differences to the first one at the same k.
         categories: What to render.
@@ -65,7 +63,7 @@ def report_rendered_products(
         root: Folder for the pictures.
     """
     builders: dict[str, Callable[[int], AnomalibModule]] = {
-        "AprilGAN": lambda k: AprilGAN(k_shot=k, backbone=backbone, adapters=adapters, tiles=tiles, visualizer=False),
+        "AprilGAN": lambda k: AprilGAN(k_shot=k, backbone=backbone, adapters=adapters, visualizer=False),
         "AnomalyCLIP": lambda _: AnomalyCLIP(backbone, prompt_weights=prompt_weights, visualizer=False),
     }
     columns = [(name, k) for name, k in product(methods, shots) if k == 0 or name != "AnomalyCLIP"]

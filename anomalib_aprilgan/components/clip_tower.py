@@ -227,12 +227,12 @@ def check_layers(layers: Sequence[int], number: int, name: str = "layers") -> tu
 
 
 def check_image_size(image_size: int, stride: int, tiles: int = 1) -> None:
-    """Refuse a size that does not divide into patches, or into tiles of patches.
+    """Refuse a size of whole images that does not divide into patches, or into tiles of patches.
 
     Raises:
         ValueError: If ``image_size`` is not a positive multiple of the stride times the tiles side by side.
     """
-    purpose = "this backbone" if tiles == 1 else f"this backbone and {tiles} x {tiles} tiles"
+    purpose = "this backbone" if tiles == 1 else f"this backbone, as the side of an image of {tiles} x {tiles} tiles"
     stride = stride * tiles
     if not isinstance(image_size, int) or image_size <= 0 or image_size % stride:
         nearest = (

@@ -6,6 +6,8 @@
 anomalib's ``Tiler`` can overlap, but fills buffers in a loop; these only reshape, and so export with any batch.
 """
 
+import math
+
 import torch
 
 
@@ -43,23 +45,35 @@ def cut(images: torch.Tensor, tiles: int) -> torch.Tensor:
     return rows.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)  # (N*T*T, C, S, S)
 
 
-def join(maps: torch.Tensor, tiles: int) -> torch.Tensor:
-    """Put maps of tiles together, the reverse of :func:`cut`.
+def join(patches: torch.Tensor, tiles: int) -> torch.Tensor:
+    """Put the patches of tiles together, in the order that :func:`cut` has made.
 
     Args:
-        maps (torch.Tensor): (N*T*T, L, S, S).
+        patches (torch.Tensor): One value a patch, each tile row by row, (N*T*T, g*g).
         tiles (int): T.
 
     Returns:
-        torch.Tensor: (N, L, T*S, T*S).
+        torch.Tensor: Of whole images, row by row, (N, T*g*T*g).
+
+    Example:
+        >>> join(torch.tensor([[1, 2, 5, 6], [3, 4, 7, 8], [9, 10, 13, 14], [11, 12, 15, 16]]), 2)
+        tensor([[ 1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13, 14, 15, 16]])
     """
     if tiles == 1:
-        return maps
-    layers, side = maps.shape[1], maps.shape[2]
-    grid = maps.reshape(-1, tiles, tiles, layers, side, side)  # (N, T, T, L, S, S)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, layers, tiles * side, tiles * side)  # (N, L, T*S, T*S)
+        return patches
+    side = math.isqrt(patches.shape[1])
+    grid = patches.reshape(-1, tiles, tiles, side, side)  # (N, T, T, g, g)
+    return grid.permute(0, 1, 3, 2, 4).reshape(-1, (tiles * side) ** 2)  # (N, T*g*T*g)
 
 
-def largest(scores: torch.Tensor, tiles: int) -> torch.Tensor:
-    """Scores of tiles, (N*T*T,), as scores of images, (N,): an image is as anomalous as its worst tile."""
+def worst(scores: torch.Tensor, tiles: int) -> torch.Tensor:
+    """Largest score of each image's tiles.
+
+    Args:
+        scores (torch.Tensor): Of tiles, (N*T*T,).
+        tiles (int): T.
+
+    Returns:
+        torch.Tensor: Of images, (N,).
+    """
     return scores if tiles == 1 else scores.reshape(-1, tiles * tiles).amax(dim=1)  # (N,)

@@ -391,6 +391,15 @@ class TestCheckpoints:
         before, after = (engine().predict(each, data_path=root / "bad", ckpt_path=path) for each in (model, restored))
         assert [p.pred_score.item() for p in after] == [p.pred_score.item() for p in before]
 
+    def test_one_from_before_tiles_looks_at_whole_images(self, trained, root, arguments, engine):
+        _, path = trained()
+        checkpoint = torch.load(path, weights_only=True)
+        del checkpoint["april_gan"]["fingerprint"]["tiles"]
+        torch.save(checkpoint, path)
+        restored = AprilGAN(**arguments)
+        engine().predict(restored, data_path=root / "bad", ckpt_path=path)
+        assert restored.class_name == "fabric"
+
     def test_other_weights_are_refused(self, trained, root, arguments, engine, golden_weights):
         _, path = trained()
         other = {**arguments, "pretrained": str(golden_weights("tiny_vit"))}

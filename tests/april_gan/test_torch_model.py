@@ -10,11 +10,13 @@ import warnings
 
 import pytest
 import torch
+from torch.nn import functional
 
 from anomalib_aprilgan import AprilGANModel, PromptEnsemble
 from anomalib_aprilgan.april_gan import torch_model
 from anomalib_aprilgan.april_gan.adapters import AdapterMetadata, ProjectionAdapters, StageAdapters
 from anomalib_aprilgan.april_gan.torch_model import as_prompts
+from anomalib_aprilgan.components.anomaly_maps import logit_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore:No adapters given")
 
@@ -337,7 +339,7 @@ class TestArguments:
             ({"image_size": 60}, "image_size=60 must be a positive multiple of 14"),
             (
                 {"image_size": 70, "tiles": 2},
-                "image_size=70 must be a positive multiple of 28 for this backbone and 2 x",
+                "image_size=70 must be a positive multiple of 28 for this backbone, as the side",
             ),
             ({"tiles": 0}, "tiles=0 must be 1 (whole images) or how many tiles lie side by side"),
             ({"precision": "fp8"}, "precision='fp8' is unknown"),
@@ -422,6 +424,18 @@ def test_coreset_ratio_makes_the_banks_smaller(tiny_arguments):
     assert [len(bank.tokens) for bank in model.memory_banks] == [8, 8, 8, 8]  # of 2 times 16
 
 
+def corners_of(images: torch.Tensor) -> list[torch.Tensor]:
+    """The four tiles of images of 112 pixels, row by row."""
+    return [images[:, :, y : y + 56, x : x + 56] for y in (0, 56) for x in (0, 56)]
+
+
+def put_together(corners: list[torch.Tensor]) -> torch.Tensor:
+    """Maps of whole images of values of 4 x 4 patches in each of four tiles."""
+    a, b, c, d = (corner.unflatten(1, (4, 4)) for corner in corners)
+    grid = torch.cat([torch.cat([a, b], dim=2), torch.cat([c, d], dim=2)], dim=1)  # (N, 8, 8)
+    return functional.interpolate(grid[:, None], size=(112, 112), mode="bilinear", align_corners=True)[:, 0]
+
+
 class TestTiles:
     """A model with tiles judges each as a model without judges a whole image."""
 
@@ -433,19 +447,27 @@ class TestTiles:
     @pytest.mark.parametrize("k_shot", [0, 1])
     def test_evidence_is_that_of_each_tile(self, build, large_references, k_shot):
         plain, tiled = build(), build(image_size=112, tiles=2)
-        corners = [(slice(y, y + 56), slice(x, x + 56)) for y in (0, 56) for x in (0, 56)]
         tiled.setup("nut", large_references if k_shot else None)
-        plain.setup("nut", torch.cat([large_references[:, :, y, x] for y, x in corners]) if k_shot else None)
+        plain.setup("nut", torch.cat(corners_of(large_references)) if k_shot else None)
         images = torch.randn(2, 3, 112, 112)
         ours = tiled.evidence(images)
-        theirs = [plain.evidence(images[:, :, y, x]) for y, x in corners]
         same = {"rtol": 0, "atol": 1e-5}
-        text_scores = torch.stack([tile.text_score for tile in theirs])  # (4, 2)
+        text_scores = torch.stack([plain.evidence(corner).text_score for corner in corners_of(images)])  # (4, 2)
         torch.testing.assert_close(ours.text_score, text_scores.amax(dim=0), **same)
-        for (y, x), tile in zip(corners, theirs, strict=True):
-            torch.testing.assert_close(ours.zero_shot_maps[:, :, y, x], tile.zero_shot_maps, **same)
+        for place, layer in enumerate(plain.layers):
+            tokens = [plain.encode(corner)[1][layer] for corner in corners_of(images)]
+            differences = [logit_difference(plain.adapters([each] * 4)[place], plain.text_features) for each in tokens]
+            torch.testing.assert_close(ours.zero_shot_maps[:, place], put_together(differences).sigmoid(), **same)
             if k_shot:
-                torch.testing.assert_close(ours.few_shot_maps[:, :, y, x], tile.few_shot_maps, **same)
+                distances = [plain.memory_banks[place].distance(each) for each in tokens]
+                torch.testing.assert_close(ours.few_shot_maps[:, place], put_together(distances), **same)
+
+    def test_no_seam_is_drawn_between_tiles(self, build):
+        model = build(image_size=112, tiles=2)
+        model.setup("nut")
+        steps = model(torch.randn(4, 3, 112, 112)).anomaly_map.diff(dim=2).abs().mean(dim=(0, 1))  # (111,)
+        assert steps[55] <= steps.max()
+        assert steps[55] < 2 * steps.mean()
 
     def test_verdict_is_one_an_image(self, build, large_references):
         model = build(image_size=112, tiles=2)
@@ -454,8 +476,23 @@ class TestTiles:
         images = torch.randn(3, 3, 112, 112)
         verdict, text_score = model(images), model.evidence(images).text_score
         assert verdict.anomaly_map.shape == (3, 112, 112)
-        largest = verdict.anomaly_map.amax(dim=(1, 2)).clamp(0, 1)
-        torch.testing.assert_close(verdict.pred_score, (text_score + largest) / 2)
+        peak = verdict.anomaly_map.amax(dim=(1, 2)).clamp(0, 1)
+        torch.testing.assert_close(verdict.pred_score, (text_score + peak) / 2)
+
+    def test_a_coreset_is_one_of_all_tiles(self, build, large_references):
+        model = build(image_size=112, tiles=2, coreset_ratio=0.25)
+        model.setup("nut", large_references)
+        assert [len(bank.tokens) for bank in model.memory_banks] == [16] * 4
+
+    def test_a_resnet_has_them_too(self, golden_dir, golden_weights, golden_adapters):
+        files = {"pretrained": str(golden_weights("tiny_rn")), "adapters": str(golden_adapters("tiny_rn"))}
+        arguments = {"backbone": str(golden_dir / "tiny_rn.json"), "layers": [1, 2, 3, 4], "prompts": SHORT_PROMPTS}
+        plain, tiled = (AprilGANModel(**arguments, **files, image_size=64 * tiles, tiles=tiles) for tiles in (1, 2))
+        for model in (plain, tiled):
+            model.setup("nut")
+        images = torch.randn(1, 3, 128, 128)
+        scores = [plain(images[:, :, y : y + 64, x : x + 64]).pred_score for y in (0, 64) for x in (0, 64)]
+        torch.testing.assert_close(tiled(images).pred_score, torch.cat(scores).amax(dim=0, keepdim=True))
 
     def test_images_of_one_tile_are_refused(self, build):
         model = build(image_size=112, tiles=2)

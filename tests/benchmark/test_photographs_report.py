@@ -172,6 +172,13 @@ class TestReport:
         assert "AnomalyCLIP: backbone aprilgan-tiny; all else as the backbone has it." in report
         assert "Patchcore" not in report
 
+    def test_tiles_are_those_of_aprilgan(self, arguments, capsys, monkeypatch):
+        built = []
+        monkeypatch.setattr(photographs, "_run", lambda model, _: built.append(model) or list(range(7)))
+        main([*arguments, "--shots", "[0]", "--methods", "[AprilGAN]", "--tiles", "2"])
+        assert [(model.model.image_size, model.model.tiles) for model in built] == [(56, 2)]
+        assert "image_size 56, layers [2, 4], tiles 2;" in capsys.readouterr().out
+
     def test_rows_are_written_as_they_come(self, arguments, root, without_package, monkeypatch):
         only_row = [["0.5"] * 4]
         monkeypatch.setattr(photographs, "format_numbers", lambda labels, scores: only_row.pop())

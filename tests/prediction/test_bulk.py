@@ -211,7 +211,12 @@ def test_started_again_reads_only_what_could_not_be_read(build, folder, tmp_path
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"class_name": "nut"}, "class_name"), ({"layers": [2, 4]}, "fingerprint"), ({"precision": "bf16"}, "precision")],
+    [
+        ({"class_name": "nut"}, "class_name"),
+        ({"layers": [2, 4]}, "fingerprint"),
+        ({"tiles": 2}, "fingerprint"),
+        ({"precision": "bf16"}, "precision"),
+    ],
 )
 def test_rows_of_two_models_are_not_mixed(build, tiny_arguments, folder, tmp_path, change, named):
     predict(build(), folder, tmp_path / "all.csv")
