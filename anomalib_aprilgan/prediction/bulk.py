@@ -3,6 +3,7 @@
 
 """Verdicts on a folder of photos, row by row, on any number of processes and machines."""
 
+import json
 import logging
 import signal
 import time
@@ -219,7 +220,8 @@ def _unjudged(names: list[str], journal: Journal) -> list[Row]:
 def _description(model: Detector) -> dict[str, Any]:
     """What decides about the verdicts: the model, and the thresholds of its post-processor."""
     state = {} if model.post_processor is None else model.post_processor.state_dict()
-    description = {**model.export_metadata(), "thresholds": {name: str(value.item()) for name, value in state.items()}}
+    description = {name: json.loads(entry) for name, entry in model.export_metadata().items()}
+    description["thresholds"] = {name: str(value.item()) for name, value in state.items()}
     if isinstance(model, AprilGAN) and model.few_shot_source is not None:
         # Their features differ in the last bits between processors that share the work; the files do not.
         description["references"] = [sha256_of(Path(path)) for path in model.reference_paths]

@@ -73,7 +73,7 @@ class Journal:
         """
         if self.description.exists():
             earlier = json.loads(self.description.read_text(encoding="utf-8"))
-            if different := sorted(key for key in description if description[key] != earlier.get(key)):
+            if different := sorted(_different(description, earlier)):
                 msg = f"{self.path} was begun with other settings ({', '.join(different)}). {REMEDY}"
                 raise ValueError(msg)
         elif self.path.exists():
@@ -147,6 +147,18 @@ def _require_pyarrow() -> None:
     if find_spec("pyarrow") is None:
         msg = "Parquet needs pyarrow: pip install pyarrow, or let the output end in .csv."
         raise ModuleNotFoundError(msg, name="pyarrow")
+
+
+def _different(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
+    """Names of the settings that differ, also of those within another, such as a fingerprint."""
+    for name, value in ours.items():
+        other = theirs.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            yield from _different(value, other)
+        elif value != other:
+            yield name
+        else:
+            pass  # the same
 
 
 def _drop_torn_line(part: Path) -> None:

@@ -213,8 +213,8 @@ def test_started_again_reads_only_what_could_not_be_read(build, folder, tmp_path
     ("change", "named"),
     [
         ({"class_name": "nut"}, "class_name"),
-        ({"layers": [2, 4]}, "fingerprint"),
-        ({"tiles": 2}, "fingerprint"),
+        ({"layers": [2, 4]}, "few_shot_layers, layers"),
+        ({"tiles": 2}, "tiles"),
         ({"precision": "bf16"}, "precision"),
     ],
 )
@@ -430,7 +430,7 @@ class TestModels:
         assert main(["predict", *common, "--model", "AnomalyCLIP", *options]) == 1
         assert pd.read_csv(output).score.notna().sum() == len(NAMES)
         description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
-        assert (description["model"], description["precision"]) == ('"AnomalyCLIP"', '"float32"')
+        assert (description["model"], description["precision"]) == ("AnomalyCLIP", "float32")
 
     def test_anomaly_clip_from_its_checkpoint(self, prompt_arguments, folder, tmp_path):
         model = AnomalyCLIP(**prompt_arguments, visualizer=False)
@@ -448,7 +448,7 @@ class TestModels:
         arguments = {**tiny_arguments, "prompts.normal_states": '["whole {}"]'}
         main(words(arguments, folder, tmp_path / "all.csv"))
         description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
-        assert json.loads(description["prompts"])["normal_states"] == ["whole {}"]
+        assert description["prompts"]["normal_states"] == ["whole {}"]
 
     @pytest.mark.parametrize("option", ["--model.clas_name=nut", "--model.k_shot=many", "--model=Padim"])
     def test_what_no_model_takes(self, option, tiny_arguments, folder, tmp_path, capsys):
