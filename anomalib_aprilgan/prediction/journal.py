@@ -153,7 +153,7 @@ def _different(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
     """Names of the settings that differ, also of those within another, such as a fingerprint."""
     for name, value in ours.items():
         other = theirs.get(name)
-        if isinstance(value, dict) and isinstance(other, dict):
+        if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
             yield from _different(value, other)
         elif value != other:
             yield name

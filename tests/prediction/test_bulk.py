@@ -215,6 +215,7 @@ def test_started_again_reads_only_what_could_not_be_read(build, folder, tmp_path
         ({"class_name": "nut"}, "class_name"),
         ({"layers": [2, 4]}, "few_shot_layers, layers"),
         ({"tiles": 2}, "tiles"),
+        ({"post_processor": False}, "thresholds"),
         ({"precision": "bf16"}, "precision"),
     ],
 )
