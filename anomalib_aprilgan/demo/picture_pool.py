@@ -4,9 +4,9 @@
 """Pictures for the small CLIP's training, drawn once and kept on disk: drawing costs as much as learning."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -86,14 +86,19 @@ class PicturePool:
         """Draw what is not there yet, with a progress bar.
 
         Args:
-            processes (int | None): How many share the work; by default one for each core.
+            processes (int | None): How many share the work; by default one for each core. One alone is this process.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [chunk for chunk in range(self.chunks) if not self._path(chunk).is_file()]
         if not missing:
             return
-        with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as executor:
-            list(tqdm(executor.map(self._draw_chunk, missing), "drawing", total=len(missing), unit_scale=self.chunk))
+        progress = partial(tqdm, desc="drawing", total=len(missing), unit_scale=self.chunk)
+        if processes == 1:
+            for chunk in progress(missing):
+                self._draw_chunk(chunk)
+            return
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            list(progress(pool.map(self._draw_chunk, missing)))
 
     def __getitem__(self, number: int) -> Pair:
         """One pair, read from its file."""
@@ -116,7 +121,6 @@ class PicturePool:
         return self.folder / f"{kind}-pairs{self.chunk}-{chunk:04d}.npy"
 
     def _draw_chunk(self, chunk: int) -> None:
-        cv2.setNumThreads(1)
         numbers = range(chunk * self.chunk, (chunk + 1) * self.chunk)
         pairs = [draw_pair(self.seed, number, self.size, self.shares) for number in numbers]
         path = self._path(chunk)

@@ -13,9 +13,10 @@ from anomalib_aprilgan.demo.picture_pool import OWN_SHARE, Pair, PicturePool, _o
 SHARES = {"invented_part": 0.4, "nonwoven": 0.1, "paper": 0.0}
 
 
-def test_pairs_are_read_as_they_were_drawn(tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_pairs_are_read_as_they_were_drawn(tmp_path, processes):
     pool = PicturePool(tmp_path, pairs=5, size=24, seed=3, shares=SHARES)
-    pool.draw(processes=1)
+    pool.draw(processes)
     assert len(pool) == 5
     pairs = list(pool)
     for number in (0, 4):
