@@ -3,7 +3,9 @@
 
 """Exports of AnomalyCLIP: the same verdicts in ONNX Runtime, OpenVINO and anomalib's inferencer, and no text tower."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from anomalib_aprilgan import AnomalyCLIP
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TOLERANCE = 1e-4
+PHOTO_SIZE = (90, 110)
 Outputs = dict[str, np.ndarray]
 
 
@@ -30,6 +33,18 @@ def model(request, clip_arguments) -> AnomalyCLIP:
     model.post_processor._image_threshold.fill_(0.6)
     model.post_processor._pixel_threshold.fill_(0.5)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def export(model, tmp_path_factory) -> Callable[..., Path]:
+    """Exports the model to a kind of file, which takes seconds and is shared."""
+
+    @functools.cache
+    def make(kind: str, size: tuple[int, int] | None = None) -> Path:
+        folder = tmp_path_factory.mktemp("export")
+        return Engine(default_root_dir=folder).export(model, kind, export_root=folder, input_size=size)
+
+    return make
 
 
 def photographs(number: int, size: tuple[int, int]) -> torch.Tensor:
@@ -47,33 +62,32 @@ def assert_same_verdicts(model: AnomalyCLIP, outputs: Outputs, images: torch.Ten
     assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
 
 
-def test_onnx_runtime_for_any_batch_and_size(model, tmp_path):
-    path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def test_onnx_runtime_for_any_batch_and_size(model, export):
+    session = onnxruntime.InferenceSession(export("onnx"), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    for number, size in ((1, (90, 110)), (3, (70, 70))):
+    for number, size in ((1, PHOTO_SIZE), (3, (70, 70))):
         images = photographs(number, size)
         outputs = dict(zip(names, session.run(None, {"input": images.numpy()}), strict=True))
         assert_same_verdicts(model, outputs, images)
 
 
-def test_openvino_in_full_precision(model, tmp_path):
-    path = Engine(default_root_dir=tmp_path).export(model, "openvino", export_root=tmp_path, input_size=(90, 110))
+def test_openvino_in_full_precision(model, export):
+    path = export("openvino", PHOTO_SIZE)
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for number in (1, 3):
-        images = photographs(number, (90, 110))
+        images = photographs(number, PHOTO_SIZE)
         result = compiled(images.numpy())
         assert_same_verdicts(model, {output.any_name: result[output] for output in compiled.outputs}, images)
 
 
 @pytest.mark.parametrize("kind", ["torch", "openvino"])
-def test_inferencers_say_what_the_engine_says(model, kind, tmp_path, monkeypatch):
+def test_inferencers_say_what_the_engine_says(model, export, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache in the working directory
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 110, 3)).astype(np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (*PHOTO_SIZE, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False)
-    path = engine.export(model, kind, export_root=tmp_path, input_size=(90, 110))
+    path = export(kind, PHOTO_SIZE)
     in_full = {"INFERENCE_PRECISION_HINT": "f32"}
     inferencer = TorchInferencer(path) if kind == "torch" else OpenVINOInferencer(path, "CPU", in_full)
     theirs = inferencer.predict(tmp_path / "photo.png")
@@ -94,8 +108,8 @@ def entries_of(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
-def test_contents_are_tower_and_two_vectors_and_say_so(model, tmp_path):
-    path = model.to_onnx(tmp_path, input_size=(70, 70))
+def test_contents_are_tower_and_two_vectors_and_say_so(model, export):
+    path = export("onnx")
     numbers = sum(int(np.prod(tensor.dims)) for tensor in onnx.load(path).graph.initializer)
     tower = sum(tensor.numel() for tensor in model.model.clip.state_dict().values())
     assert numbers == pytest.approx(tower, rel=0.02)

@@ -3,6 +3,7 @@
 
 """Exports: the same verdicts in ONNX Runtime, OpenVINO and anomalib's inferencers, and nothing else in the files."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +26,15 @@ from anomalib_aprilgan import AprilGAN
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-# Kinds of models: golden arrays of that name, and how many references.
-KINDS = [("tiny_vit", 0), ("tiny_vit", 2), ("tiny_rn", 2)]
+# Kinds of models: golden arrays of that name, how many references, and the model's own size.
+KINDS = [("tiny_vit", 0, 70), ("tiny_vit", 2, 70), ("tiny_rn", 2, 64)]
 PHOTO_SIZE = (90, 110)
 
 Outputs = dict[str, np.ndarray]
+Size = tuple[int, int]
 
 
-def photographs(number: int, size: tuple[int, int]) -> torch.Tensor:
+def photographs(number: int, size: Size) -> torch.Tensor:
     """Images of whole grey levels, as they come from files, and each of another brightness."""
     levels = torch.randint(0, 256, (number, 3, *size)) // torch.arange(1, number + 1)[:, None, None, None]
     return levels / 255
@@ -59,6 +61,20 @@ def build(golden_arguments, tmp_path_factory) -> Callable[..., AprilGAN]:
         model.post_processor._image_threshold.fill_(0.48)
         model.post_processor._pixel_threshold.fill_(0.4)
         return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def export(build, tmp_path_factory) -> Callable[..., tuple[AprilGAN, Path]]:
+    """Exports a model of a kind, to a kind of file: the model and its file, which takes seconds and is shared."""
+
+    @functools.cache
+    def make(name: str, shots: int, kind: str, size: Size | None = None) -> tuple[AprilGAN, Path]:
+        model, folder = build(name, shots), tmp_path_factory.mktemp("export")
+        model.pre_processor.log = model.post_processor.log_dict = model.log  # as a trainer does
+        engine = Engine(default_root_dir=folder)
+        return model, engine.export(model, kind, export_root=folder, input_size=size)
 
     return make
 
@@ -95,29 +111,25 @@ def test_tiles_leave_with_the_model_for_any_batch(build, tmp_path):
         assert_same_verdicts(model, run_onnx(path, images), images)
 
 
-@pytest.mark.parametrize(("name", "shots"), KINDS)
+@pytest.mark.parametrize(("name", "shots", "native"), KINDS)
 class TestVerdicts:
-    def test_of_onnx_runtime_for_any_batch_and_size(self, build, name, shots, tmp_path):
-        model = build(name, shots)
-        path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path)
-        native = model.model.image_size
+    def test_of_onnx_runtime_for_any_batch_and_size(self, export, name, shots, native):
+        model, path = export(name, shots, "onnx")
         for number, size in ((1, PHOTO_SIZE), (3, (native, native)), (2, (40, 200))):
             images = photographs(number, size)
             assert_same_verdicts(model, run_onnx(path, images), images)
 
     @pytest.mark.parametrize("is_native", [False, True])
-    def test_of_openvino_for_any_batch(self, build, name, shots, is_native, tmp_path):
-        model = build(name, shots)
-        size = (model.model.image_size,) * 2 if is_native else PHOTO_SIZE
-        path = Engine(default_root_dir=tmp_path).export(model, "openvino", export_root=tmp_path, input_size=size)
+    def test_of_openvino_for_any_batch(self, export, name, shots, native, is_native):
+        size = (native, native) if is_native else PHOTO_SIZE
+        model, path = export(name, shots, "openvino", size)
         for number in (1, 3):
             images = photographs(number, size)
             assert_same_verdicts(model, run_openvino(path, images), images)
 
 
-def test_images_of_the_models_own_size_need_no_whole_grey_levels(build, tmp_path):
-    model = build("tiny_vit", 0)
-    path = model.to_onnx(tmp_path)
+def test_images_of_the_models_own_size_need_no_whole_grey_levels(export):
+    model, path = export("tiny_vit", 0, "onnx")
     images = torch.rand(2, 3, 70, 70)
     assert_same_verdicts(model, run_onnx(path, images), images)
 
@@ -143,10 +155,9 @@ def test_exports_in_bf16_tell_what_cannot_run_them(tiny_arguments, tmp_path, cap
     assert "Build the model with precision='fp32' to export it" in caplog.text
 
 
-def test_openvinos_own_precision_is_not_full(build, tmp_path):
-    model = build("tiny_vit", 2)
+def test_openvinos_own_precision_is_not_full(export):
+    model, path = export("tiny_vit", 2, "openvino", (70, 70))
     images = photographs(2, (70, 70))
-    path = model.to_openvino(tmp_path, input_size=(70, 70))
     core = openvino.Core()
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     takes_bf16 = core.get_property("CPU", "INFERENCE_PRECISION_HINT") == openvino.Type.bf16  # by default
@@ -158,15 +169,14 @@ def test_openvinos_own_precision_is_not_full(build, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
-def test_inferencers_say_what_the_engine_says(build, kind, tmp_path, monkeypatch):
+def test_inferencers_say_what_the_engine_says(build, export, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache in the working directory
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    model, engine = build("tiny_vit", 2), Engine(default_root_dir=tmp_path)
+    _, path = export("tiny_vit", 2, kind, PHOTO_SIZE)
     photo = write_photo(tmp_path / "photos" / "a.png")
-    path = engine.export(model, kind, export_root=tmp_path, input_size=PHOTO_SIZE)
     inferencer = TorchInferencer(path) if kind == "torch" else OpenVINOInferencer(path, "CPU", FULL_PRECISION)
     theirs = inferencer.predict(photo)
-    ours = engine.predict(model, data_path=photo)[0]
+    ours = Engine(default_root_dir=tmp_path).predict(build("tiny_vit", 2), data_path=photo)[0]
     for name in ("pred_score", "anomaly_map"):
         torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=1e-4)
     assert torch.as_tensor(theirs.pred_label).tolist() == ours.pred_label.tolist()
@@ -178,9 +188,9 @@ def weights_of(model: AprilGAN) -> int:
 
 
 class TestContents:
-    def test_no_text_tower_in_the_graph(self, build, tmp_path):
-        model = build("tiny_vit", 2)
-        graph = onnx.load(model.to_onnx(tmp_path, input_size=(70, 70))).graph
+    def test_no_text_tower_in_the_graph(self, export):
+        model, path = export("tiny_vit", 2, "onnx")
+        graph = onnx.load(path).graph
         numbers = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
         assert numbers == pytest.approx(weights_of(model), rel=0.02)
 
@@ -191,11 +201,9 @@ class TestContents:
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
-def test_files_do_not_tell_where_things_lie_on_this_machine(build, golden_arguments, kind, tmp_path):
-    model = build("tiny_vit", 2)
-    model.pre_processor.log = model.post_processor.log_dict = model.log  # as a trainer does
-    getattr(model, f"to_{kind}")(tmp_path)
-    content = b"".join(path.read_bytes() for path in (tmp_path / "weights").rglob("*") if path.is_file())
+def test_files_do_not_tell_where_things_lie_on_this_machine(export, golden_arguments, kind):
+    model, path = export("tiny_vit", 2, kind)
+    content = b"".join(file.read_bytes() for file in path.parent.iterdir())
     used = [Path(golden_arguments("tiny_vit")[name]) for name in ("backbone", "pretrained", "adapters")]
     folders = [path.parent for path in (*used, Path(model.reference_paths[0]), Path(torch.__file__).parent)]
     assert [folder for folder in folders if str(folder).encode() in content] == []
@@ -217,9 +225,8 @@ def metadata_of(path: Path) -> dict[str, Any]:
 
 class TestMetadata:
     @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
-    def test_say_what_was_exported(self, build, kind, tmp_path):
-        model = build("tiny_vit", 2)
-        path = getattr(model, f"to_{kind}")(tmp_path)
+    def test_say_what_was_exported(self, export, kind):
+        model, path = export("tiny_vit", 2, kind)
         entries = metadata_of(path)
         assert (entries["model"], entries["class_name"]) == ("AprilGAN", "bottle")
         assert entries["prompts"]["normal_states"] == list(model.model.prompts.normal_states)
@@ -274,18 +281,16 @@ def calibration(tmp_path_factory) -> Folder:
     # Two to three times what was measured: rounding differs between processors.
     [(CompressionType.FP16, 2, 2e-3), (CompressionType.INT8, 2, 0.025), (CompressionType.INT8_PTQ, 0, 0.15)],
 )
-def test_compressed_models_are_smaller_and_near(build, compression, shots, tolerance, calibration, tmp_path):
+def test_compressed_models_are_smaller_and_near(build, export, compression, shots, tolerance, calibration, tmp_path):
+    _, full = export("tiny_vit", shots, "openvino", PHOTO_SIZE)
     model, engine = build("tiny_vit", shots), Engine(default_root_dir=tmp_path)
-    full, small = (
-        engine.export(
-            model,
-            "openvino",
-            export_root=tmp_path / str(chosen),
-            input_size=PHOTO_SIZE,
-            compression_type=chosen,
-            datamodule=calibration,
-        )
-        for chosen in (None, compression)
+    small = engine.export(
+        model,
+        "openvino",
+        export_root=tmp_path,
+        input_size=PHOTO_SIZE,
+        compression_type=compression,
+        datamodule=calibration,
     )
     assert small.with_suffix(".bin").stat().st_size < 0.7 * full.with_suffix(".bin").stat().st_size
     images = photographs(2, PHOTO_SIZE)
