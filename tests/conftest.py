@@ -7,8 +7,9 @@ import functools
 import json
 import logging
 import os
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from golden.weight_rule import golden_tensor
+from huggingface_hub import constants
 from open_clip.pretrained import get_pretrained_url
 from safetensors.torch import save_file
 
@@ -73,6 +75,23 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ANOMALIB_APRILGAN_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without network; a test that asks for it, in whatever thread, fails."""
+    asked = []
+
+    def refuse(*arguments, **keywords):
+        asked.append(arguments)
+        msg = "There is no network here."
+        raise OSError(msg)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for place, name in ((socket.socket, "connect"), (socket.socket, "connect_ex"), (socket, "getaddrinfo")):
+        monkeypatch.setattr(place, name, refuse)
+    yield
+    assert not asked
 
 
 @pytest.fixture

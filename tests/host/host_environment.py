@@ -14,6 +14,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 SILENT = Path(__file__).parents[1] / "no_telemetry"
+NO_NETWORK = Path(__file__).parents[1] / "no_network"
+WATCHED = os.pathsep.join(map(str, (SILENT, NO_NETWORK)))
 # What the console script `anomalib` of a normal installation does, command after command: importing takes longest.
 ANOMALIB = """
 import json, sys
@@ -26,13 +28,13 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def call(*command: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that sees neither this checkout nor a switched-off hook, and tells nobody of it."""
-    hidden = ("PYTHON", "ANOMALIB_MODEL_PLUGINS")
+    """Run a command that sees neither this checkout nor a switched-off hook, and ends where it tries the network."""
+    hidden = ("PYTHON", "ANOMALIB_MODEL_PLUGINS", "HF_HUB_OFFLINE")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     return subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={**inherited, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(SILENT), **environment},
+        env={**inherited, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": WATCHED, **environment},
         capture_output=True,
         text=True,
         encoding="utf-8",

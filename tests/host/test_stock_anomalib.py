@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from host_environment import REPOSITORY, SILENT, Environment
+from host_environment import REPOSITORY, WATCHED, Environment
 from PIL import Image
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -123,7 +123,7 @@ def test_the_command_explains_it_and_names_a_broken_plugin(from_wheel: Environme
     entry_points.parent.mkdir()
     entry_points.write_text("[anomalib.models]\nruin = no_such_module:Ruin\n", encoding="utf-8")
     done = from_wheel.anomalib(
-        ["train", "--model.help", "AprilGAN"], PYTHONPATH=os.pathsep.join(map(str, (SILENT, tmp_path)))
+        ["train", "--model.help", "AprilGAN"], PYTHONPATH=os.pathsep.join((WATCHED, str(tmp_path)))
     )
     assert done.returncode == 0, done.stderr
     assert "--model.few_shot_source" in done.stdout
