@@ -82,11 +82,11 @@ class PicturePool:
         """Number of pairs; whole files, so it may be a few more than asked for."""
         return self.chunks * self.chunk
 
-    def draw(self, processes: int | None = None) -> None:
+    def draw(self, processes: int) -> None:
         """Draw what is not there yet, with a progress bar.
 
         Args:
-            processes (int | None): How many share the work; by default one for each core. One alone is this process.
+            processes (int): How many share the work; one alone is this process.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [chunk for chunk in range(self.chunks) if not self._path(chunk).is_file()]
@@ -97,7 +97,7 @@ class PicturePool:
             for chunk in progress(missing):
                 self._draw_chunk(chunk)
             return
-        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_draw_on_one_thread) as pool:
             list(progress(pool.map(self._draw_chunk, missing)))
 
     def __getitem__(self, number: int) -> Pair:
@@ -128,6 +128,10 @@ class PicturePool:
         unfinished = path.with_suffix(".unfinished.npy")
         np.save(unfinished, np.stack([pair.images for pair in pairs]))
         unfinished.replace(path)
+
+
+def _draw_on_one_thread() -> None:
+    cv2.setNumThreads(1)
 
 
 def draw_pair(seed: int, number: int, size: int, shares: Mapping[str, float]) -> Pair:

@@ -16,7 +16,7 @@ import yaml
 from test_harness import write_images
 
 REPOSITORY = Path(__file__).parents[2]
-SEEDS = 8
+SEEDS = 10
 PATIENCE = 300
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from anomalib_aprilgan.demo import picture_pool
 from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CLIP_TRAINING, HELD_OUT, OWN_DEFECTS
 from anomalib_aprilgan.demo.clip_batches import FADED, FAINTEST, vary
 from anomalib_aprilgan.demo.picture_pool import OWN_SHARE, Pair, PicturePool, _order, draw_pair
@@ -14,10 +15,11 @@ SHARES = {"invented_part": 0.4, "nonwoven": 0.1, "paper": 0.0}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_pairs_are_read_as_they_were_drawn(tmp_path, processes):
+def test_pairs_are_read_as_they_were_drawn(tmp_path, processes, monkeypatch):
+    monkeypatch.setattr(picture_pool, "CHUNK", 2)
     pool = PicturePool(tmp_path, pairs=5, size=24, seed=3, shares=SHARES)
     pool.draw(processes)
-    assert len(pool) == 5
+    assert len(pool) == 6
     pairs = list(pool)
     for number in (0, 4):
         drawn = draw_pair(3, number, 24, SHARES)
