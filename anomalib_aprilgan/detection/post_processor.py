@@ -11,6 +11,7 @@ from lightning import LightningModule, Trainer
 from torch import nn
 
 from .pixel_metrics import F1Threshold
+from .thresholds import MiddleF1Threshold
 
 # One float32 step: how far above 0.5 the lowest anomalous score comes to lie.
 STEP = torch.finfo(torch.float32).eps
@@ -23,8 +24,9 @@ class ProbabilityPostProcessor(PostProcessor):
 
     - Scores are rescaled by two straight lines, 0 -> 0, threshold -> just above 0.5, 1 -> 1. The parent divides by the
       range of the validation scores and clips, which makes ties.
-    - The fitted threshold is the lowest score that counts as anomalous, but the parent marks only what exceeds it:
-      with saturated scores (many ones) no image would be anomalous.
+    - What reaches the fitted threshold counts as anomalous; the parent marks only what exceeds it: with saturated
+      scores (many ones) no image would be anomalous.
+    - The threshold of images lies in the middle of a gap between scores, not at its upper edge.
     - Without validation nothing is rescaled and labels are ``score > 0.5``.
     - An image threshold says nothing about maps (nor the reverse): neither replaces the other.
     """
@@ -35,9 +37,10 @@ class ProbabilityPostProcessor(PostProcessor):
             image_sensitivity=image_sensitivity,
             pixel_sensitivity=pixel_sensitivity,
         )
+        image_metric: Any = MiddleF1Threshold(fields=["pred_score", "gt_label"], strict=False)
         # The parent's keeps every pixel of every validation image.
-        metric: Any = F1Threshold(fields=["anomaly_map", "gt_mask"], strict=False)
-        self._pixel_threshold_metric = metric
+        pixel_metric: Any = F1Threshold(fields=["anomaly_map", "gt_mask"], strict=False)
+        self._image_threshold_metric, self._pixel_threshold_metric = image_metric, pixel_metric
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget thresholds of earlier data: the next may have no masks to fit one to."""

@@ -199,10 +199,15 @@ class TestConfig:
 
     @pytest.mark.parametrize(
         ("backbone", "hint"),
-        [("ViT-L-14-366", "near: ViT-L-14-336"), ("resnet", "near: ViT-L-14-336"), ("RN5O", "near: RN50")],
+        [
+            ("ViT-L-14-366", "near: ViT-L-14-336"),
+            ("resnet", "near: ViT-L-14-336"),
+            ("RN5O", "near: RN50"),
+            ("aprilgan-tini", "near: aprilgan-tiny"),
+        ],
     )
     def test_unknown_backbone_is_refused_with_a_near_one(self, backbone, hint):
-        with pytest.raises(ValueError, match=rf"Unknown backbone '{backbone}'.*open_clip_torch \d.*{hint}"):
+        with pytest.raises(ValueError, match=rf"Unknown backbone '{backbone}' \({hint}.*open_clip_torch \d"):
             load_config(backbone)
 
     def test_slash_in_a_name_is_as_good_as_a_hyphen(self):

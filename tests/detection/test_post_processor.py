@@ -65,9 +65,9 @@ def judge(post_processor: ProbabilityPostProcessor, scores: list[float]) -> tupl
 
 class TestVerdicts:
     def test_scores_at_the_threshold_count_as_anomalous(self):
-        # F1 is largest where 0.6 and 0.8 are anomalous.
-        post_processor = fitted(batch_of([0.1, 0.2, 0.6, 0.8], [0, 0, 1, 1]))
-        assert judge(post_processor, [0.1, 0.2, 0.59, 0.6, 0.8])[1] == [False, False, False, True, True]
+        # F1 is largest where 0.75 and 1 are anomalous; the threshold is the middle of 0.25 and 0.75.
+        post_processor = fitted(batch_of([0.125, 0.25, 0.75, 1.0], [0, 0, 1, 1]))
+        assert judge(post_processor, [0.125, 0.25, 0.499, 0.5, 0.75])[1] == [False, False, False, True, True]
 
     @pytest.mark.parametrize("normal", [[0.1, 0.2], [0.999, 0.5], [1.0, 0.5]], ids=str)
     def test_saturated_scores_stay_anomalous(self, normal):
@@ -94,7 +94,7 @@ class TestVerdicts:
 
     def test_all_batches_of_validation_count(self):
         post_processor = fitted(batch_of([0.1, 0.2], [0, 0]), batch_of([0.6, 0.8], [1, 1]))
-        assert judge(post_processor, [0.59, 0.6])[1] == [False, True]
+        assert judge(post_processor, [0.39, 0.41])[1] == [False, True]
 
     def test_second_validation_replaces_the_first(self):
         post_processor = fitted(batch_of([0.1, 0.2], [0, 1]))
@@ -130,7 +130,7 @@ class TestWithoutValidation:
 
 class TestRescaling:
     def test_threshold_becomes_one_half_and_the_ends_stay(self):
-        scores, _ = judge(fitted(batch_of([0.1, 0.8], [0, 1])), [0.0, 0.4, 0.8, 0.9, 1.0])
+        scores, _ = judge(fitted(batch_of([0.7, 0.9], [0, 1])), [0.0, 0.4, 0.8, 0.9, 1.0])
         assert scores == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0], abs=1e-6)
 
     @given(validation=st.lists(SCORES, min_size=2, max_size=8), scores=st.lists(SCORES, min_size=1, max_size=20))
@@ -188,7 +188,7 @@ class TestPixels:
 
     def test_either_threshold_is_fitted_to_its_own_scores(self):
         post_processor = fitted(batch_of([0.7, 0.8], [0, 1], self.MAPS.clone(), self.MASKS))
-        assert post_processor.image_threshold.item() == pytest.approx(0.8)
+        assert post_processor.image_threshold.item() == pytest.approx(0.75)
         assert post_processor.pixel_threshold.item() == pytest.approx(0.3)
         assert self.judge_maps(post_processor) == (self.MAPS >= 0.3).tolist()
 
