@@ -13,7 +13,7 @@ from torch import nn
 from .pixel_metrics import F1Threshold
 from .thresholds import MiddleF1Threshold
 
-# One float32 step: how far above 0.5 the lowest anomalous score comes to lie.
+# One float32 step: how far above 0.5 a score at the threshold comes to lie.
 STEP = torch.finfo(torch.float32).eps
 
 
