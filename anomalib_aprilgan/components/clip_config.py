@@ -58,8 +58,8 @@ def load_config(backbone: str) -> dict[str, Any]:
     if config is None:
         close = difflib.get_close_matches(backbone, [BACKBONE, *open_clip.list_models()], n=3) or ["ViT-L-14-336"]
         msg = (
-            f"Unknown backbone {backbone!r} (near: {', '.join(close)}). Give an architecture of open_clip_torch "
-            f"{open_clip_version.__version__}, {BACKBONE!r}, or the path of a model config ending in .json."
+            f"Unknown backbone {backbone!r}. Give an architecture of open_clip_torch {open_clip_version.__version__}, "
+            f"{BACKBONE!r}, or the path of a model config ending in .json (near: {', '.join(close)})."
         )
         raise ValueError(msg)
     _require(backbone, config, ("embed_dim", "vision_cfg", "text_cfg"))

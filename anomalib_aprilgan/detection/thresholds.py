@@ -23,8 +23,9 @@ class _MiddleF1Threshold(_F1AdaptiveThreshold):
         lower = scores[scores < edge]
         if not self._has_anomalous_samples() or lower.numel() == 0:
             return edge
-        middle = lower.max() + (edge - lower.max()) / 2
-        return middle if middle > lower.max() else edge  # neighbours in floating point have no middle
+        nearest = lower.max()
+        middle = nearest + (edge - nearest) / 2
+        return middle if middle > nearest else edge  # neighbours in floating point have no middle
 
 
 class MiddleF1Threshold(AnomalibMetric, _MiddleF1Threshold):  # type: ignore[misc]

@@ -75,8 +75,7 @@ def export(build, tmp_path_factory) -> Callable[..., tuple[AprilGAN, Path]]:
         with torch.random.fork_rng(devices=[]):  # a test's random images do not depend on who exports
             model = build(name, shots)
         model.pre_processor.log = model.post_processor.log_dict = model.log  # as a trainer does
-        engine = Engine(default_root_dir=folder)
-        return model, engine.export(model, kind, export_root=folder, input_size=size)
+        return model, Engine(default_root_dir=folder).export(model, kind, export_root=folder, input_size=size)
 
     return make
 
@@ -192,8 +191,7 @@ def weights_of(model: AprilGAN) -> int:
 class TestContents:
     def test_no_text_tower_in_the_graph(self, export):
         model, path = export("tiny_vit", 2, "onnx")
-        graph = onnx.load(path).graph
-        numbers = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+        numbers = sum(int(np.prod(tensor.dims)) for tensor in onnx.load(path).graph.initializer)
         assert numbers == pytest.approx(weights_of(model), rel=0.02)
 
     def test_no_text_tower_or_metrics_in_torch(self, build, tmp_path):

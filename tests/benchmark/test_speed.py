@@ -94,7 +94,7 @@ def test_size_and_stages_are_the_backbones_own(tmp_path):
         ("--threads=0", "threads=0 must be at least 1; leave it out for PyTorch's default."),
         ("--device=cuda:1", "device='cuda:1' is unknown, expected one of cpu, cuda. Of several GPUs, CUDA_VIS"),
         ("--device=cuda", "device='cuda', but PyTorch sees no CUDA GPU. Take cpu, or install PyTorch for your GPU."),
-        ("--backbone=ViT-Z", "Unknown backbone 'ViT-Z' (near: ViT-"),
+        ("--backbone=ViT-Z", "Unknown backbone 'ViT-Z'. Give an architecture of open_clip_torch"),
     ],
 )
 def test_wrong_values_are_told_before_any_work(tiny_backbone, tmp_path, capsys, monkeypatch, option, message):

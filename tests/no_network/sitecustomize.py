@@ -12,7 +12,7 @@ TRIED = 97
 def watch(event: str, arguments: tuple) -> None:
     """Of Python's audit events, those of sockets; paths of local ones are no tuples."""
     if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(arguments[1], tuple)):
-        sys.stderr.write(f"The network was tried: {event} {arguments[1:] or arguments}\n")
+        sys.stderr.write(f"The network was tried: {event} {arguments}\n")
         sys.stderr.flush()
         os._exit(TRIED)
 
