@@ -7,13 +7,12 @@
 multiples of the first row's for the same image.
 """
 
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib_aprilgan.components.embedded import BACKBONE
 
+from .console import print_report
 from .side_by_side import compare_settings, render
 
 
@@ -41,11 +40,7 @@ def report_coreset(
 
 def main(args: list[str] | None = None) -> None:
     """Run :func:`report_coreset` from the command line."""
-    from jsonargparse import auto_cli
-
-    for name in ("anomalib", "anomalib_aprilgan", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    sys.stdout.write(auto_cli(report_coreset, args=args, as_positional=False))
+    print_report(report_coreset, args)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ calibrated on good parts of the same product line that are in no test. Times are
 multiples of PyTorch's in fp32 for the same image.
 """
 
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +21,7 @@ from anomalib_aprilgan.components.embedded import BACKBONE, settings_of
 from anomalib_aprilgan.demo import RenderedProducts
 from anomalib_aprilgan.detection.blocks import Array
 
+from .console import CHATTY, print_report
 from .side_by_side import Outcome, Predictor, compare, in_torch, render
 
 # Good parts that are neither references nor for calibration.
@@ -140,12 +139,7 @@ def _in_openvino(path: Path, precision: str) -> Predictor:
 
 def main(args: list[str] | None = None) -> None:
     """Run :func:`report_exports` from the command line."""
-    from jsonargparse import auto_cli
-
-    for name in ("anomalib", "anomalib_aprilgan", "lightning.pytorch", "nncf", "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    table = auto_cli(report_exports, args=args, as_positional=False)
-    sys.stdout.write(table)
+    print_report(report_exports, args, quiet=[*CHATTY, "nncf", "torch.onnx"])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ are not always within reach. Without the package, the report has no Patchcore an
 """
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -43,6 +42,7 @@ from anomalib_aprilgan.data.photographs import PhotographSet
 from anomalib_aprilgan.data.references import draw_references, list_normal_training_images
 
 from . import efficientnet_lite0
+from .console import print_report
 from .plan import SCORES_ONLY
 
 logger = logging.getLogger(__name__)
@@ -252,12 +252,10 @@ def bootstrap_interval(labels: Array, scores: Array) -> tuple[float, float]:
 
 def main(args: list[str] | None = None) -> None:
     """Run :func:`report_photographs` from the command line."""
-    from jsonargparse import auto_cli
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("anomalib", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # else they describe the machine and themselves in every run
-    sys.stdout.write(auto_cli(report_photographs, args=args))
+    # Else they describe the machine and themselves in every run.
+    quiet = ("anomalib", "lightning.pytorch", "lightning_fabric")
+    print_report(report_photographs, args, quiet=quiet, level=logging.WARNING, as_positional=True)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@
 of one image from pixels to verdict, as multiples of the first row's for the same image.
 """
 
-import logging
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anomalib_aprilgan.components.embedded import BACKBONE
 from anomalib_aprilgan.demo.categories import HELD_OUT
 
+from .console import print_report
 from .side_by_side import Outcome, compare_settings, render
 
 VISIBLE = 0.02  # difference of a map's pixel
@@ -52,11 +51,7 @@ def _moved(name: str, outcomes: Iterable[Outcome]) -> str:
 
 def main(args: list[str] | None = None) -> None:
     """Run :func:`report_precisions` from the command line."""
-    from jsonargparse import auto_cli
-
-    for name in ("anomalib", "anomalib_aprilgan", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    sys.stdout.write(auto_cli(report_precisions, args=args, as_positional=False))
+    print_report(report_precisions, args)
 
 
 if __name__ == "__main__":

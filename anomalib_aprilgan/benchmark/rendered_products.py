@@ -13,7 +13,6 @@ taken. Images of one line have much in common, so lines are drawn, and not image
 """
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -30,6 +29,8 @@ from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.components.embedded import AUTO, BACKBONE
 from anomalib_aprilgan.demo import RenderedProducts
 from anomalib_aprilgan.demo.categories import HELD_OUT
+
+from .console import print_report
 
 logger = logging.getLogger(__name__)
 
@@ -141,13 +142,10 @@ def _row(name: str, figures: Figures) -> str:
 
 def main(args: list[str] | None = None) -> None:
     """Run :func:`report_rendered_products` from the command line."""
-    from jsonargparse import auto_cli
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    quiet = ("anomalib", "anomalib_aprilgan.april_gan", "anomalib_aprilgan.detection", "lightning.pytorch")
-    for name in (*quiet, "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    sys.stdout.write(auto_cli(report_rendered_products, args=args))
+    own = ("anomalib_aprilgan.april_gan", "anomalib_aprilgan.detection")
+    quiet = ("anomalib", "lightning.pytorch", "lightning_fabric", *own)
+    print_report(report_rendered_products, args, quiet=quiet, level=logging.WARNING)
 
 
 if __name__ == "__main__":
