@@ -21,7 +21,13 @@ except OSError:
 
 
 @pytest.mark.parametrize(
-    "attempt", ["socket.create_connection(('127.0.0.1', 9))", "socket.socket().connect_ex(('127.0.0.1', 9))"]
+    "attempt",
+    [
+        "socket.create_connection(('127.0.0.1', 9))",
+        "socket.socket().connect_ex(('127.0.0.1', 9))",
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('127.0.0.1', 9))",
+        "socket.gethostbyname('localhost')",
+    ],
 )
 def test_a_try_ends_the_process_though_it_would_do_without(attempt):
     command = [sys.executable, "-c", TRY.format(attempt)]

@@ -21,7 +21,8 @@ class _MiddleF1Threshold(_F1AdaptiveThreshold):
         edge: torch.Tensor = super().compute()
         scores = dim_zero_cat(self.preds)
         lower = scores[scores < edge]
-        if not self._has_anomalous_samples() or lower.numel() == 0:
+        has_anomalies = bool((dim_zero_cat(self.target) == 1).any())
+        if not has_anomalies or lower.numel() == 0:
             return edge
         nearest = lower.max()
         middle = nearest + (edge - nearest) / 2

@@ -38,6 +38,14 @@ def test_middle_of_the_gap(scores, labels, threshold):
     assert threshold_of(MiddleF1Threshold, scores, labels) == threshold
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_middle_of_what_several_processes_have_seen():
+    metric = MiddleF1Threshold(fields=FIELDS)
+    # torchmetrics leaves tensors instead of lists after it has gathered them.
+    metric.preds, metric.target = torch.tensor([0.0, 0.25, 0.5, 1.0]), torch.tensor([0, 0, 1, 1])
+    assert torch.equal(metric.compute(), torch.tensor(0.375))
+
+
 def test_neighbouring_numbers_have_no_middle():
     lower = np.float32(0.3)
     upper = np.nextafter(lower, np.float32(1))
