@@ -21,6 +21,8 @@ from golden.weight_rule import golden_tensor
 from huggingface_hub import constants
 from open_clip.pretrained import get_pretrained_url
 from safetensors.torch import save_file
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from anomalib_aprilgan.components import clip_source
 
@@ -92,6 +94,25 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(place, name, refuse)
     yield
     assert not asked
+
+
+@pytest.fixture
+def watch_streams() -> Callable[[nn.Module], list[int]]:
+    """Counts for every block of a ViT, as it begins, how many inputs of earlier blocks are still held."""
+
+    def watch(visual: nn.Module) -> list[int]:
+        earlier: list[StorageWeakRef] = []
+        held: list[int] = []
+
+        def look(_norm, inputs):
+            held.append(sum(not storage.expired() for storage in earlier))
+            earlier.append(StorageWeakRef(inputs[0].untyped_storage()))
+
+        for block in visual.transformer.resblocks:
+            block.ln_1.register_forward_pre_hook(look)
+        return held
+
+    return watch
 
 
 @pytest.fixture

@@ -190,10 +190,12 @@ class AnomalyCLIPModel(DynamicBufferMixin, nn.Module):
             ValueError: If the images do not fit or hold NaN.
         """
         check_images(images, self.image_size)
-        features = self.clip(images)
-        with torch.autocast(images.device.type, enabled=False):  # as in the tower
-            patches = [self.clip.project(patch_tokens(stage)) for stage in features.stages]  # L x (N, P, E)
-        return features.pooled, torch.stack(patches, dim=1)
+
+        def project(stage: torch.Tensor) -> torch.Tensor:
+            return self.clip.project(patch_tokens(stage))  # (N, P, E)
+
+        pooled, patches = self.clip(images, [(layer, project) for layer in self.layers])
+        return pooled, torch.stack(patches, dim=1)
 
     def logits(self, pooled: torch.Tensor, patches: torch.Tensor, text: torch.Tensor) -> Logits:
         """Compare features with the two prompts; what the prompts learn from.

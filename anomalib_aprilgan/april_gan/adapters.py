@@ -49,9 +49,10 @@ class StageAdapters(nn.Module):
         super().__init__()
         self.fc = nn.ModuleList(nn.Linear(width, embed_dim) for width in widths)
 
-    def forward(self, stages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Map patch tokens, one tensor (N, P, W) a stage, to (N, P, E), not normalised."""
-        return [linear(tokens) for linear, tokens in zip(self.fc, stages, strict=True)]
+    def forward(self, tokens: torch.Tensor, place: int) -> torch.Tensor:
+        """Map patch tokens (N, P, W) of the stage at a place, from 0, to (N, P, E), not normalised."""
+        adapted: torch.Tensor = self.fc[place](tokens)
+        return adapted
 
     @classmethod
     def awaiting_weights(cls, widths: Sequence[int], embed_dim: int) -> "StageAdapters":
@@ -92,9 +93,10 @@ class ProjectionAdapters(nn.Module):
             raise ValueError(msg)
         self._tower = [tower]
 
-    def forward(self, stages: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Map patch tokens, one tensor (N, P, W) a stage, to (N, P, E), not normalised."""
-        return [self._tower[0].project(tokens) for tokens in stages]
+    def forward(self, tokens: torch.Tensor, place: int) -> torch.Tensor:
+        """Map patch tokens (N, P, W) of any stage to (N, P, E), not normalised."""
+        del place
+        return self._tower[0].project(tokens)
 
 
 @dataclass(frozen=True)

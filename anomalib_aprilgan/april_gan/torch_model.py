@@ -10,6 +10,7 @@ Source: "A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVP
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from torch import nn
 
 from anomalib_aprilgan.components.anomaly_maps import logit_difference, probability, text_probability, upsample
 from anomalib_aprilgan.components.clip_source import CLIPSource
-from anomalib_aprilgan.components.clip_tower import CLIPTower, check_image_size, check_layers, patch_tokens
+from anomalib_aprilgan.components.clip_tower import CLIPTower, Head, check_image_size, check_layers, patch_tokens
 from anomalib_aprilgan.components.image_checks import check_images
 from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
 from anomalib_aprilgan.components.text_encoder import text_features
@@ -32,8 +33,8 @@ from .published_adapters import find_adapters
 
 # Value of ``adapters`` for models whose adapters lie in the checkpoint that is about to be loaded.
 FROM_CHECKPOINT = "checkpoint"
-# References are encoded one by one: the image tower then takes no more memory than for a verdict, however many there
-# are; only their patches grow with them.
+# References are encoded one by one: then the image tower's memory does not grow with their number, only that of their
+# patches.
 REFERENCE_BATCH_SIZE = 1
 
 
@@ -214,17 +215,33 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
                 "No class name was set: call setup(class_name='...') first; 'object' serves if there is no better name."
             )
             raise RuntimeError(msg)
-        pooled, tokens = self.encode(images)
+        check_images(images, self.image_size)
+        comparisons = [*self._with_text(), *(self._with_references() if self.is_few_shot else [])]
         # Half precision, which a trainer may have switched on, would move cosines by more than the maps' differences.
         with torch.autocast(images.device.type, enabled=False):
+            pooled, compared = self.clip(cut(images, self.tiles), comparisons)  # (N, E), per comparison (N, P)
+            differences, distances = compared[: len(self.layers)], compared[len(self.layers) :]
             return Evidence(
                 text_score=worst(text_probability(pooled, self.text_features), self.tiles),
-                zero_shot_maps=probability(self.text_differences(tokens, self.text_features)),
-                few_shot_maps=self._few_shot_maps(tokens) if self.is_few_shot else None,
+                zero_shot_maps=probability(self._to_pixels(differences)),
+                few_shot_maps=self._to_pixels(distances) if distances else None,
             )
 
+    def _with_text(self) -> list[Head]:
+        def compare(stage: torch.Tensor, place: int) -> torch.Tensor:
+            return self._difference(patch_tokens(stage), place, self.text_features)  # (N, P)
+
+        return [(layer, partial(compare, place=place)) for place, layer in enumerate(self.layers)]
+
+    def _with_references(self) -> list[Head]:
+        def compare(stage: torch.Tensor, bank: MemoryBank) -> torch.Tensor:
+            return bank.distance(patch_tokens(stage))  # (N, P)
+
+        banks = zip(self.few_shot_layers, self._banks(), strict=True)
+        return [(layer, partial(compare, bank=bank)) for layer, bank in banks]
+
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-        """One pass of the image tower: CLIP's image feature (N, E), and patch tokens (N, P, W) by layer.
+        """One pass of the image tower: CLIP's image feature (N, E), and patch tokens (N, P, W) by layer, all kept.
 
         N counts tiles, all of the first image first.
 
@@ -245,17 +262,20 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         Returns:
             torch.Tensor: (N, L, S, S).
         """
-        stages = [tokens[layer] for layer in self.layers]  # per layer (N, P, W)
-        differences = [logit_difference(patches, text) for patches in self.adapters(stages)]  # per layer (N, P)
-        return torch.stack([self._to_pixels(difference) for difference in differences], dim=1)
+        return self._to_pixels([
+            self._difference(tokens[layer], place, text) for place, layer in enumerate(self.layers)
+        ])
 
-    def _few_shot_maps(self, tokens: dict[int, torch.Tensor]) -> torch.Tensor:
-        stages = zip(self.few_shot_layers, self._banks(), strict=True)
-        return torch.stack([self._to_pixels(bank.distance(tokens[layer])) for layer, bank in stages], dim=1)
+    def _difference(self, tokens: torch.Tensor, place: int, text: torch.Tensor) -> torch.Tensor:
+        """Of the patch tokens (N, P, W) of the layer at this place, (N, P)."""
+        return logit_difference(self.adapters(tokens, place), text)
 
-    def _to_pixels(self, patches: torch.Tensor) -> torch.Tensor:
-        """Values of patches, of all tiles, as maps of whole images (N, S, S); no seam is drawn between tiles."""
-        return upsample(join(patches, self.tiles), self.image_size)
+    def _to_pixels(self, stages: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Values of patches (N, P) of every stage, and of all tiles, as maps of whole images, (N, L, S, S).
+
+        No seam is drawn between tiles.
+        """
+        return torch.stack([upsample(join(patches, self.tiles), self.image_size) for patches in stages], dim=1)
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Judge images, each by itself.

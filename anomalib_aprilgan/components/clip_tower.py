@@ -3,8 +3,8 @@
 
 """CLIP's image tower: one pass gives the pooled feature and the raw features of chosen stages."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from .clip_source import CLIPSource
 from .precision import dtype_of, narrow
 from .value_attention import check_attention, check_value_blocks, value_streams
 
+# A layer, and what to make of its stage, which must not be changed; runs without gradients and without autocast.
+Head: TypeAlias = tuple[int, Callable[[torch.Tensor], torch.Tensor]]
+
 
 class CLIPFeatures(NamedTuple):
     """Features of N images, in float32.
@@ -20,7 +23,8 @@ class CLIPFeatures(NamedTuple):
     Attributes:
         pooled (torch.Tensor): CLIP's own image feature, not normalised, (N, E).
         stages (list[torch.Tensor]): One tensor a stage. ViT: residual stream after the block, or the second stream
-            where there is one, class token first, no norm, (N, 1 + g*g, W). ResNet: stage output, (N, C, h, w).
+            where there is one, class token first, no norm, (N, 1 + g*g, W). ResNet: stage output, (N, C, h, w). With
+            heads instead one tensor a head, in their order.
     """
 
     pooled: torch.Tensor
@@ -99,14 +103,20 @@ class CLIPTower(nn.Module):
         return super().train(mode=False)
 
     @torch.no_grad()
-    def forward(self, images: torch.Tensor) -> CLIPFeatures:
+    def forward(self, images: torch.Tensor, heads: Sequence[Head] | None = None) -> CLIPFeatures:
         """Encode preprocessed images.
 
         Args:
             images (torch.Tensor): Resized and normalised images, (N, 3, S, S).
+            heads (Sequence[Head] | None): What to hand out instead of the stages, in this order. A head gets its stage
+                in float32 before the next block runs, so that stages do not pile up.
 
         Returns:
-            CLIPFeatures: Pooled feature and the stages asked for.
+            CLIPFeatures: Pooled feature, and the stages asked for or what the heads made of them.
+
+        Raises:
+            RuntimeError: If the weights' precision was changed.
+            ValueError: If a head is for another layer than the tower's.
         """
         if (dtypes := self._dtypes_now()) != self._dtypes:
             before, after = (", ".join(sorted(map(str, found))) for found in (self._dtypes, dtypes))
@@ -115,44 +125,60 @@ class CLIPTower(nn.Module):
                 "does. Leave the trainer's precision at 32 and set the model's precision instead."
             )
             raise RuntimeError(msg)
+        if heads is None:
+            heads = [(layer, _whole) for layer in self.layers]
+        if others := {layer for layer, _ in heads}.difference(self.layers):
+            msg = f"There are heads for layers {sorted(others)}, the tower was built with layers={list(self.layers)}."
+            raise ValueError(msg)
+        made: dict[int, torch.Tensor] = {}
         with torch.autocast(images.device.type, enabled=False):  # the tower's precision is settled
-            pooled, stages = self._vit(images) if self.is_vit else self._resnet(images)
-        return CLIPFeatures(pooled.float(), [stage.float() for stage in stages])
+            blocks = self._vit(images) if self.is_vit else self._resnet(images)
+            for layer, streams in enumerate(blocks, start=1):
+                stream, stage = streams
+                made.update({place: head(stage.float()) for place, (at, head) in enumerate(heads) if at == layer})
+            pooled = self._pool(stream)
+        return CLIPFeatures(pooled.float(), [made[place] for place in range(len(heads))])
 
-    def _vit(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        visual: Any = self.visual
-        patches = visual.conv1(images.float()).flatten(2).transpose(1, 2)  # (N, g*g, W)
-        class_token = visual.class_embedding.expand(images.shape[0], 1, -1)  # (N, 1, W)
-        tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding  # (N, 1 + g*g, W)
-        tokens = visual.ln_pre(tokens)
-        stages = []
-        for layer, (stream, stage) in enumerate(self._streams(tokens), start=1):
-            class_token = stream[:, 0]  # (N, W)
-            if layer in self.layers:
-                stages.append(stage)
-        pooled = visual.ln_post(class_token) if self.norm_pooled else class_token  # (N, W)
-        return pooled @ visual.proj, stages
-
-    def _streams(self, tokens: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _vit(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """After each block the residual stream, and the stream that a stage is taken from."""
         visual: Any = self.visual
         blocks = visual.transformer.resblocks
         first = len(blocks) - self.value_blocks
-        stream = tokens
+        stream = self._embed(images)
         if first:
-            for stream in residual_stream(blocks[:first], tokens):
+            for after in residual_stream(blocks[:first], stream):
+                stream = after
                 yield stream, stream
-        yield from value_streams(blocks[first:], stream)
+            del after
+        doubled = value_streams(blocks[first:], stream)
+        del stream  # as after: else they would be held while the blocks run
+        yield from doubled
 
-    def _resnet(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _embed(self, images: torch.Tensor) -> torch.Tensor:
+        visual: Any = self.visual
+        patches = visual.conv1(images.float()).flatten(2).transpose(1, 2)  # (N, g*g, W)
+        class_token = visual.class_embedding.expand(images.shape[0], 1, -1)  # (N, 1, W)
+        tokens = torch.cat([class_token, patches], dim=1) + visual.positional_embedding  # (N, 1 + g*g, W)
+        embedded: torch.Tensor = visual.ln_pre(tokens)
+        return embedded
+
+    def _resnet(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """After each stage what goes on and what is handed out, which is the same."""
         visual: Any = self.visual
         features = visual.stem(images.to(self.dtype))
-        stages = []
-        for layer, stage in enumerate((visual.layer1, visual.layer2, visual.layer3, visual.layer4), start=1):
+        for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             features = stage(features)
-            if layer in self.layers:
-                stages.append(features)
-        return visual.attnpool(features), stages
+            yield features, features
+
+    def _pool(self, stream: torch.Tensor) -> torch.Tensor:
+        """CLIP's image feature, (N, E), of what the last block or stage gave: (N, T, W) or (N, C, h, w)."""
+        visual: Any = self.visual
+        if self.is_vit:
+            class_token = stream[:, 0]  # (N, W)
+            pooled: torch.Tensor = (visual.ln_post(class_token) if self.norm_pooled else class_token) @ visual.proj
+        else:
+            pooled = visual.attnpool(stream)
+        return pooled
 
     @torch.no_grad()
     def project(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -188,9 +214,14 @@ def residual_stream(
     """
     batch_first = getattr(blocks[0].attn, "batch_first", True)
     stream = tokens if batch_first else tokens.transpose(0, 1)
+    del tokens  # its memory is free once the first block has run
     for block in blocks:
         stream = block(stream, attn_mask=attn_mask)
         yield stream if batch_first else stream.transpose(0, 1)
+
+
+def _whole(stage: torch.Tensor) -> torch.Tensor:
+    return stage
 
 
 def patch_tokens(stage: torch.Tensor) -> torch.Tensor:

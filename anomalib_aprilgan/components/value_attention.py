@@ -30,12 +30,15 @@ def value_streams(blocks: nn.ModuleList, tokens: torch.Tensor) -> Iterator[tuple
         tuple[torch.Tensor, torch.Tensor]: After each block the usual stream, (N, T, W), or (N, 1, W) after the last
             one, and the second stream, (N, T, W).
     """
+    length = tokens.shape[1]
     stream = values = tokens
+    del tokens  # here and below: what is not needed any more would be held while the next block runs
     for number, block in enumerate(blocks, start=1):
-        needed = 1 if number == len(blocks) else tokens.shape[1]
+        needed = 1 if number == len(blocks) else length
         attended, values_attended = _attend_twice(block, stream, needed)
         values = values + values_attended
         stream = stream[:, :needed] + attended
+        del attended, values_attended
         stream = stream + block.ls_2(block.mlp(block.ln_2(stream)))  # type: ignore[operator]
         yield stream, values
 
@@ -51,6 +54,7 @@ def _attend_twice(block: Any, stream: torch.Tensor, needed: int) -> tuple[torch.
     by_head = projected.unflatten(2, (3, attention.num_heads, attention.head_dim))  # (N, T, 3, H, W/H)
     # Attention on CPUs is the faster for it by more than the copy costs.
     query, key, value = by_head.permute(2, 0, 3, 1, 4).contiguous().unbind()  # (N, H, T, W/H) each
+    del projected, by_head
     usual = functional.scaled_dot_product_attention(query[:, :, :needed], key, value)
     among_values = functional.scaled_dot_product_attention(value, value, value)
 

@@ -55,6 +55,11 @@ class TestVerdict:
         torch.testing.assert_close(torch.cat([part.anomaly_map for part in parts]), whole.anomaly_map)
         torch.testing.assert_close(torch.cat([part.pred_score for part in parts]), whole.pred_score)
 
+    def test_stages_do_not_pile_up(self, model, watch_streams):
+        held = watch_streams(model.clip.visual)
+        model(torch.randn(2, 3, 56, 56))
+        assert held == [0, 0, 0, 0]
+
     def test_map_is_the_mean_of_the_stages(self, model, small_arguments):
         images = torch.randn(2, 3, 56, 56)
         maps = []

@@ -110,7 +110,7 @@ def test_stages_agree(judged):
 
 def test_adapted_patches_agree(judged):
     stages = judged.model.clip(judged.images).stages
-    adapted = judged.model.adapters([patch_tokens(stage) for stage in stages])
+    adapted = [judged.model.adapters(patch_tokens(stage), place) for place, stage in enumerate(stages)]
     for layer, patches in zip(judged.model.layers, adapted, strict=True):
         assert_equal(patches, judged.arrays[f"adapted_layer{layer}"])
 
@@ -119,7 +119,7 @@ def test_adapted_patches_agree(judged):
 def test_differences_of_logits_agree_before_and_after_upsampling(judged, index):
     size, text = judged.model.image_size, judged.text_features[index]
     stages = judged.model.clip(judged.images[index : index + 1]).stages
-    adapted = judged.model.adapters([patch_tokens(stage) for stage in stages])
+    adapted = [judged.model.adapters(patch_tokens(stage), place) for place, stage in enumerate(stages)]
     for layer, patches in zip(judged.model.layers, adapted, strict=True):
         ours = logit_difference(patches, text)  # (1, P)
         normal, anomalous = judged.arrays[f"lowres_logits_layer{layer}"][index].astype(np.float64)

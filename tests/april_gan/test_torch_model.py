@@ -215,6 +215,11 @@ class TestVerdict:
         model(images)
         assert sizes == [3]
 
+    def test_stages_do_not_pile_up(self, model, images, watch_streams):
+        held = watch_streams(model.clip.visual)
+        model(images)
+        assert held == [0, 0, 0, 0]
+
     def test_images_are_judged_each_by_itself(self, model, images):
         together = model(images)
         alone = [model(image[None]) for image in images]
@@ -456,7 +461,7 @@ class TestTiles:
         torch.testing.assert_close(ours.text_score, text_scores.amax(dim=0), **same)
         for place, layer in enumerate(plain.layers):
             tokens = [plain.encode(corner)[1][layer] for corner in corners_of(images)]
-            differences = [logit_difference(plain.adapters([each] * 4)[place], plain.text_features) for each in tokens]
+            differences = [logit_difference(plain.adapters(each, place), plain.text_features) for each in tokens]
             torch.testing.assert_close(ours.zero_shot_maps[:, place], put_together(differences).sigmoid(), **same)
             if k_shot:
                 distances = [plain.memory_banks[place].distance(each) for each in tokens]

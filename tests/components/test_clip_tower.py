@@ -11,6 +11,7 @@ import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 
 from anomalib_aprilgan.components.clip_source import CLIPSource
@@ -126,6 +127,50 @@ def test_only_the_stages_asked_for_are_handed_out(tiny_backbone):
     assert len(some) == 2
     assert torch.equal(some[0], everything[1])
     assert torch.equal(some[1], everything[3])
+
+
+@pytest.mark.parametrize(("name", "size"), [("tiny_vit", 56), ("tiny_rn", 64)])
+def test_heads_are_handed_out_in_their_order_instead_of_the_stages(golden_dir, name, size):
+    tower = build_tower(str(golden_dir / f"{name}.json"), image_size=size, layers=[1, 3])
+    images = torch.randn(2, 3, size, size)
+    first, third = tower(images).stages
+    heads = [(3, torch.sum), (1, torch.sum), (3, torch.amax)]
+    features = tower(images, heads)
+    assert features.stages == [third.sum(), first.sum(), third.amax()]
+    assert torch.equal(features.pooled, tower(images).pooled)
+
+
+def test_heads_of_other_layers_are_refused(tiny_backbone):
+    tower = build_tower(tiny_backbone, layers=[2, 4])
+    expected = r"There are heads for layers \[3\], the tower was built with layers=\[2, 4\]"
+    with pytest.raises(ValueError, match=expected):
+        tower(torch.zeros(1, 3, 56, 56), [(2, torch.sum), (3, torch.sum)])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "changes"),
+    [
+        ("tiny_vit", 56, {}),
+        ("tiny_vit", 56, {"value_blocks": 2}),
+        ("tiny_vit", 56, {"value_blocks": 4}),
+        ("tiny_rn", 64, {}),
+    ],
+)
+def test_a_stage_is_gone_when_the_next_is_there(golden_dir, name, size, changes):
+    tower = build_tower(str(golden_dir / f"{name}.json"), image_size=size, **changes)
+    earlier = []
+
+    def look(stage: torch.Tensor) -> torch.Tensor:
+        assert all(storage.expired() for storage in earlier)
+        earlier.append(StorageWeakRef(stage.untyped_storage()))
+        return stage.sum()
+
+    first = tower.visual.ln_pre if name == "tiny_vit" else tower.visual.avgpool
+    first.register_forward_hook(
+        lambda _module, _inputs, output: earlier.append(StorageWeakRef(output.untyped_storage()))
+    )
+    tower(torch.randn(2, 3, size, size), [(layer, look) for layer in tower.layers])
+    assert len(earlier) == 5
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -8,7 +8,7 @@ import sys
 
 TRIED = 97
 # Of Python's audit events: look-ups of names, and what goes to an address. Addresses of local sockets are no tuples.
-LOOK_UPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
+LOOK_UPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"}
 TO_AN_ADDRESS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 
 
