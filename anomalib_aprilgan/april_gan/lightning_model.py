@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from anomalib import LearningType
@@ -49,6 +49,13 @@ logger = logging.getLogger(__name__)
 DEFAULT_CLASS_NAME = "object"
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "april_gan"
+
+
+class References(NamedTuple):
+    """Files of references; versions are time of change and size, which tell a file that was overwritten."""
+
+    paths: list[Path]
+    versions: list[tuple[int, int]]
 
 
 class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
@@ -159,7 +166,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         self.few_shot_source = few_shot_source
         self.reference_seed = reference_seed
         self.reference_paths: list[str] = []
-        self._references: tuple[list[Path], list[tuple[int, int]]] = ([], [])
+        self._references = References([], [])
         self._is_restored = False
         if few_shot_source is not None and not k_shot:
             logger.warning("few_shot_source is not used: k_shot is 0. Set k_shot to the number of references.")
@@ -207,12 +214,16 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         if self.few_shot_source is not None:
             list_source(self.few_shot_source)  # a wrong folder is told before any work, even if k_shot is 0
         self._choose_adapters()
-        class_name = self._find_class_name()
-        if class_name != self.model.class_name:
+        class_name, drawn = self._find_class_name(), self._draw_references()
+        is_new, are_new = class_name != self.model.class_name, drawn != self._references
+        # In one call, which changes all or nothing: never one product's words with another's references.
+        self.model.setup(class_name if is_new else None, self._load(drawn.paths) if are_new else None)
+        self._references = drawn
+        if is_new:
             logger.info("Looking for anomalies of class '%s'.", class_name)
-            self.model.setup(class_name)
-        if self.k_shot:
-            self._collect_references()
+        if are_new:
+            self.reference_paths = [str(path) for path in drawn.paths]
+            logger.info("References: %s", ", ".join(self.reference_paths))
 
     def _choose_adapters(self) -> None:
         """Take published adapters that have not seen the data under test, unless the choice is made."""
@@ -236,20 +247,19 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         )
         return next((name for name in known if name), DEFAULT_CLASS_NAME)
 
-    def _collect_references(self) -> None:
-        if self.few_shot_source is None and self._datamodule is None and self.model.is_few_shot:
-            return  # an earlier run had the datamodule
+    def _draw_references(self) -> References:
+        """Those to use, drawn anew in every run; in a run without any data, those of an earlier one."""
+        had_data = self.few_shot_source is None and self._datamodule is None and self.model.is_few_shot
+        if not self.k_shot or had_data:
+            return self._references
         candidates = list_candidates(self.few_shot_source, self._datamodule, self.k_shot)
         paths = draw_references(candidates, self.k_shot, self.reference_seed)
-        versions = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
-        if (paths, versions) == self._references:
-            return
+        return References(paths, [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths])
+
+    def _load(self, references: list[Path]) -> torch.Tensor:
         transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
         side = self.pre_processor.image_size if isinstance(self.pre_processor, CLIPPreProcessor) else None
-        self.model.setup(reference_images=load_references(paths, transform, side))
-        self._references = (paths, versions)
-        self.reference_paths = [str(path) for path in paths]
-        logger.info("References: %s", ", ".join(self.reference_paths))
+        return load_references(references, transform, side)
 
     # Thresholds are fitted to what the model says in validation, exactly as in the test.
     validation_step = AnomalibModule.test_step

@@ -57,10 +57,6 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
             raise ValueError(msg)
         self._collected.append(functional.normalize(tokens.float(), dim=-1).flatten(0, 1))  # (K*P, W)
 
-    def discard(self) -> None:
-        """Forget what was collected and not made the bank, as by a set-up that failed."""
-        self._collected = []
-
     def finalize(self, coreset_ratio: float = 1.0) -> None:
         """Make the collected tokens the bank, in place of any earlier one.
 

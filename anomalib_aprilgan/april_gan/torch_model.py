@@ -132,12 +132,12 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             self.adapters = ProjectionAdapters(self.clip)
             msg = "No adapters given: the zero-shot map uses CLIP's own projection, which localises poorly."
             warnings.warn(msg, UserWarning, stacklevel=2)
-        self.memory_banks = nn.ModuleList(MemoryBank(self.clip.dtype) for _ in self.few_shot_layers)
+        self.memory_banks = self._empty_banks()
 
     @property
     def is_few_shot(self) -> bool:
         """Whether references take part in the verdict."""
-        return all(bank.is_fitted for bank in self._banks())
+        return all(bank.is_fitted for bank in _banks_of(self.memory_banks))
 
     def use_adapters(self, file: AdapterFile) -> None:
         """Take trained adapters; ``trained_on`` then says on which data they were trained, if the file does.
@@ -179,22 +179,27 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
             msg = f"adapters={FROM_CHECKPOINT!r} needs a checkpoint to be loaded first; or pass the path of adapters."
             raise RuntimeError(msg)
         text = None if class_name is None else text_features(self.source, self.prompts, class_name)  # (2, E)
-        if reference_images is not None:
-            self._fit_memory_banks(reference_images)
-        if text is not None:  # after all that may fail: never one product's words with another's references
+        banks = None if reference_images is None else self._fitted_banks(reference_images)
+        # After all that may fail: never one product's words with another's references, nor banks of both.
+        if text is not None:
             self.text_features = text.to(self.text_features.device)
             self.class_name = class_name
+        if banks is not None:
+            self.memory_banks = banks
 
-    def _fit_memory_banks(self, images: torch.Tensor) -> None:
+    def _fitted_banks(self, images: torch.Tensor) -> nn.ModuleList:
         check_images(images, self.image_size)
-        for bank in self._banks():
-            bank.discard()
+        banks = self._empty_banks()
         for batch in cut(images.to(self.text_features.device), self.tiles).split(REFERENCE_BATCH_SIZE):
             tokens = self._tokens_by_layer(self.clip(batch).stages)
-            for layer, bank in zip(self.few_shot_layers, self._banks(), strict=True):
+            for layer, bank in zip(self.few_shot_layers, _banks_of(banks), strict=True):
                 bank.update(tokens[layer])
-        for bank in self._banks():
+        for bank in _banks_of(banks):
             bank.finalize(self.coreset_ratio)
+        return banks
+
+    def _empty_banks(self) -> nn.ModuleList:
+        return nn.ModuleList(MemoryBank(self.clip.dtype) for _ in self.few_shot_layers).train(self.training)
 
     @torch.no_grad()
     def evidence(self, images: torch.Tensor) -> Evidence:
@@ -237,7 +242,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         def compare(stage: torch.Tensor, bank: MemoryBank) -> torch.Tensor:
             return bank.distance(patch_tokens(stage))  # (N, P)
 
-        banks = zip(self.few_shot_layers, self._banks(), strict=True)
+        banks = zip(self.few_shot_layers, _banks_of(self.memory_banks), strict=True)
         return [(layer, partial(compare, bank=bank)) for layer, bank in banks]
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
@@ -298,12 +303,13 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         largest = anomaly_map.amax(dim=(-2, -1)).clamp(0, 1)  # (N,)
         return InferenceBatch(pred_score=(text_score + largest) / 2, anomaly_map=anomaly_map)
 
-    def _banks(self) -> list[MemoryBank]:
-        return [bank for bank in self.memory_banks if isinstance(bank, MemoryBank)]
-
     def _widths(self, layers: Sequence[int]) -> list[int]:
         width = dict(zip(self.clip.layers, self.clip.widths, strict=True))
         return [width[layer] for layer in layers]
 
     def _tokens_by_layer(self, stages: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
         return {layer: patch_tokens(stage) for layer, stage in zip(self.clip.layers, stages, strict=True)}
+
+
+def _banks_of(banks: nn.ModuleList) -> list[MemoryBank]:
+    return [bank for bank in banks if isinstance(bank, MemoryBank)]

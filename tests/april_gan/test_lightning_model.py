@@ -149,6 +149,19 @@ class TestReferences:
         with pytest.raises(ValueError, match=f"k_shot=7, but there are only {NORMAL_IMAGES} normal images"):
             engine().validate(AprilGAN(k_shot=7, **arguments), datamodule=folder(root))
 
+    def test_another_product_that_has_too_few_leaves_words_and_references_as_they_are(
+        self, root, arguments, engine, tmp_path
+    ):
+        model = AprilGAN(**arguments, k_shot=2)
+        engine().test(model, folder(root))
+        references, text = model.reference_paths, model.model.text_features
+        one_image = write_image(tmp_path / "0.png", 0).parent
+        with pytest.raises(ValueError, match="only 1 normal images"):
+            engine().test(model, folder(root, name="bolt", normal_dir=one_image))
+        engine().predict(model, data_path=root / "bad")
+        assert (model.model.class_name, model.reference_paths) == ("fabric", references)
+        assert torch.equal(model.model.text_features, text)
+
     def test_no_source_and_no_datamodule(self, root, arguments, engine):
         with pytest.raises(ValueError, match="k_shot=2 needs normal images: set few_shot_source"):
             engine().predict(AprilGAN(k_shot=2, **arguments), data_path=root / "bad")

@@ -102,15 +102,6 @@ def test_coreset_of_no_patch_is_refused_and_the_ratio_that_it_names_is_not(patch
     assert len(bank.tokens) == 1
 
 
-def test_discarded_tokens_are_not_in_the_bank():
-    bank = MemoryBank()
-    bank.update(REFERENCES)
-    bank.discard()
-    bank.update(torch.tensor([[[0.0, 1.0]]]))
-    bank.finalize()
-    assert bank.tokens.tolist() == [[0.0, 1.0]]
-
-
 def test_bank_is_fitted_once_it_is_finalised():
     bank = MemoryBank()
     assert not bank.is_fitted

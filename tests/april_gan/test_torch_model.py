@@ -423,6 +423,16 @@ def test_a_set_up_that_fails_changes_nothing(tiny_arguments):
     assert not model.is_few_shot
 
 
+def test_banks_are_replaced_all_or_none(golden_arguments):
+    model = AprilGANModel(**golden_arguments("tiny_rn"))
+    model.setup("nut", torch.rand(2, 3, 64, 64))
+    before = [bank.tokens for bank in model.memory_banks]
+    model.coreset_ratio = 0.05  # of 256 patches, of 64, and of 16, of which none is left
+    with pytest.raises(ValueError, match="keeps none of the 16 patches"):
+        model.setup("nut", torch.rand(1, 3, 64, 64))
+    assert all(bank.tokens is tokens for bank, tokens in zip(model.memory_banks, before, strict=True))
+
+
 def test_coreset_ratio_makes_the_banks_smaller(tiny_arguments):
     model = AprilGANModel(**tiny_arguments, coreset_ratio=0.25)
     model.setup("bottle", torch.randn(2, 3, 56, 56))
