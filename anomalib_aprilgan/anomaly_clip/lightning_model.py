@@ -23,7 +23,7 @@ from torch import nn
 
 from anomalib_aprilgan.components.embedded import AUTO, embedded_prompts, prompt_settings_of, settings_of
 from anomalib_aprilgan.data.image_guard import ImageFileGuard
-from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
+from anomalib_aprilgan.detection.checkpoint import holds_others, only_clip, own_entry, warn_of_unused, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps
 from anomalib_aprilgan.detection.export import SelfDescribingExport
 from anomalib_aprilgan.detection.leak import data_under_test, find_leaks, leak_mark, warn_of_leaks
@@ -37,6 +37,7 @@ from .torch_model import FROM_CHECKPOINT, AnomalyCLIPModel
 
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "anomaly_clip"
+PROMPTS_PREFIX = "model.prompts."
 
 
 class AnomalyCLIP(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
@@ -169,20 +170,25 @@ class AnomalyCLIP(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
+        self._settle()  # perhaps nothing was judged so far
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"] = without_clip(checkpoint["state_dict"])
+        checkpoint["state_dict"] = without_clip(self.state_dict())
         checkpoint["hyper_parameters"]["prompt_weights"] = FROM_CHECKPOINT
         checkpoint[CHECKPOINT_KEY] = describe(self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint belongs to this CLIP, and take over what it says.
+        """Check that a checkpoint belongs to this CLIP, take over what it says, and tell of prompts that are not used.
 
         Raises:
             ValueError: If it is of another model, or of another CLIP; differences are named.
         """
+        state = checkpoint["state_dict"]
         adopt(self.model, own_entry(checkpoint, CHECKPOINT_KEY, self.name))
+        given = self.hparams["prompt_weights"]
+        if given not in {None, AUTO, FROM_CHECKPOINT} and holds_others(state, PROMPTS_PREFIX, self.model.prompts):
+            warn_of_unused({"prompt_weights": given})
         super().on_load_checkpoint(checkpoint)
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **only_clip(self.state_dict())}
+        checkpoint["state_dict"] = {**state, **only_clip(self.state_dict())}
         self._is_restored = True
 
     def export_metadata(self) -> dict[str, str]:

@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from anomalib import LearningType
@@ -22,7 +22,7 @@ from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.tiles import check_tiles
 from anomalib_aprilgan.data.image_guard import ImageFileGuard
 from anomalib_aprilgan.data.references import draw_references, list_candidates, list_source, load_references
-from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, without_clip
+from anomalib_aprilgan.detection.checkpoint import only_clip, own_entry, warn_of_unused, without_clip
 from anomalib_aprilgan.detection.evaluation import default_metrics, raw_scores_first, tell_of_heat_maps
 from anomalib_aprilgan.detection.export import SelfDescribingExport
 from anomalib_aprilgan.detection.leak import (
@@ -39,8 +39,7 @@ from anomalib_aprilgan.detection.post_processor import ProbabilityPostProcessor
 from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor, square_pre_processor
 
 from .adapters import StageAdapters
-from .checkpoint import adopt, describe, make_room_for_adapters
-from .export import metadata
+from .checkpoint import adopt, describe, make_room_for_adapters, metadata, unused_arguments
 from .published_adapters import choose_for, find_adapters, published_for
 from .torch_model import FROM_CHECKPOINT, AprilGANModel
 
@@ -49,13 +48,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_CLASS_NAME = "object"
 # Our own entry in checkpoints.
 CHECKPOINT_KEY = "april_gan"
-
-
-class References(NamedTuple):
-    """Files of references; versions are time of change and size, which tell a file that was overwritten."""
-
-    paths: list[Path]
-    versions: list[tuple[int, int]]
 
 
 class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
@@ -166,7 +158,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         self.few_shot_source = few_shot_source
         self.reference_seed = reference_seed
         self.reference_paths: list[str] = []
-        self._references = References([], [])
+        self._references: list[tuple[Path, int, int]] = []
         self._is_restored = False
         if few_shot_source is not None and not k_shot:
             logger.warning("few_shot_source is not used: k_shot is 0. Set k_shot to the number of references.")
@@ -217,12 +209,12 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         class_name, drawn = self._find_class_name(), self._draw_references()
         is_new, are_new = class_name != self.model.class_name, drawn != self._references
         # In one call, which changes all or nothing: never one product's words with another's references.
-        self.model.setup(class_name if is_new else None, self._load(drawn.paths) if are_new else None)
+        self.model.setup(class_name if is_new else None, self._load(drawn) if are_new else None)
         self._references = drawn
         if is_new:
             logger.info("Looking for anomalies of class '%s'.", class_name)
         if are_new:
-            self.reference_paths = [str(path) for path in drawn.paths]
+            self.reference_paths = [str(path) for path, *_ in drawn]
             logger.info("References: %s", ", ".join(self.reference_paths))
 
     def _choose_adapters(self) -> None:
@@ -247,19 +239,19 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         )
         return next((name for name in known if name), DEFAULT_CLASS_NAME)
 
-    def _draw_references(self) -> References:
-        """Those to use, drawn anew in every run; in a run without any data, those of an earlier one."""
+    def _draw_references(self) -> list[tuple[Path, int, int]]:
+        """Those to use and their versions, drawn anew in every run; in a run without data, those of an earlier one."""
         had_data = self.few_shot_source is None and self._datamodule is None and self.model.is_few_shot
         if not self.k_shot or had_data:
             return self._references
         candidates = list_candidates(self.few_shot_source, self._datamodule, self.k_shot)
         paths = draw_references(candidates, self.k_shot, self.reference_seed)
-        return References(paths, [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths])
+        return [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
 
-    def _load(self, references: list[Path]) -> torch.Tensor:
+    def _load(self, references: list[tuple[Path, int, int]]) -> torch.Tensor:
         transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
         side = self.pre_processor.image_size if isinstance(self.pre_processor, CLIPPreProcessor) else None
-        return load_references(references, transform, side)
+        return load_references([path for path, *_ in references], transform, side)
 
     # Thresholds are fitted to what the model says in validation, exactly as in the test.
     validation_step = AnomalibModule.test_step
@@ -282,22 +274,25 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
+        self._settle()  # perhaps nothing was judged so far
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"] = without_clip(checkpoint["state_dict"])
+        checkpoint["state_dict"] = without_clip(self.state_dict())
         hyper_parameters = checkpoint["hyper_parameters"]
         if isinstance(self.model.adapters, StageAdapters):
             hyper_parameters["adapters"] = FROM_CHECKPOINT
         hyper_parameters["quick_gelu"] = self.model.source.quick_gelu
         hyper_parameters["few_shot_source"] = None  # the bank holds the references
-        checkpoint[CHECKPOINT_KEY] = {**describe(self.model), "reference_paths": self.reference_paths}
+        references = {"reference_paths": self.reference_paths, "reference_seed": self.reference_seed}
+        checkpoint[CHECKPOINT_KEY] = {**describe(self.model), **references}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint belongs to this CLIP, and take over what it says.
+        """Check that a checkpoint belongs to this CLIP, take over what it says, and tell which arguments it overrules.
 
         Raises:
             ValueError: If it is of another model, or of another CLIP; differences are named.
         """
         saved = own_entry(checkpoint, CHECKPOINT_KEY, self.name)
+        warn_of_unused(unused_arguments(self.model, self.hparams, saved, checkpoint["state_dict"]))
         adopt(self.model, {**saved, "k_shot": len(saved["reference_paths"])}, self._given)
         super().on_load_checkpoint(checkpoint)
         make_room_for_adapters(self.model, checkpoint["state_dict"], is_free=self.chooses_adapters)
@@ -305,6 +300,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         self.class_name = self.model.class_name
         self.reference_paths = list(saved["reference_paths"])
         self.k_shot = len(self.reference_paths)
+        self.few_shot_source = None  # as in the checkpoint
         self._is_restored = True
 
     def export_metadata(self) -> dict[str, str]:

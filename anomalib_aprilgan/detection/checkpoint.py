@@ -3,9 +3,14 @@
 
 """Checkpoints of detectors hold all but the frozen CLIP; what they note tells whether they fit a model."""
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
+
+logger = logging.getLogger(__name__)
 
 CLIP_PREFIX = "model.clip."
 
@@ -51,6 +56,19 @@ def check_not_contradicted(arguments: dict[str, Any], saved: dict[str, Any]) -> 
         if value is not None and value != saved[name]:
             msg = f"{name}={value!r}, but the checkpoint was made with {saved[name]!r}. Leave {name} out."
             raise ValueError(msg)
+
+
+def warn_of_unused(arguments: Mapping[str, Any]) -> None:
+    """Tell which arguments are of no use, because a checkpoint brings what they would make."""
+    if arguments:
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        logger.warning("Not used, since the checkpoint brings others: %s. They need a model without it.", given)
+
+
+def holds_others(state: Mapping[str, torch.Tensor], prefix: str, part: nn.Module) -> bool:
+    """Whether a state has other values, or none, for a part of the module that it is for."""
+    own = {f"{prefix}{name}": tensor.cpu() for name, tensor in part.state_dict().items()}
+    return not all(name in state and torch.equal(state[name].cpu(), tensor) for name, tensor in own.items())
 
 
 def without_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

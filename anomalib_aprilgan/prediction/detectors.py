@@ -25,7 +25,7 @@ def build_detector(model: Mapping[str, Any] | None, ckpt_path: str | Path | None
 
     Args:
         model (Mapping[str, Any] | None): ``class_path`` and perhaps ``init_args``, those that are given; they overrule
-            the checkpoint's.
+            the checkpoint's, but for adapters, prompts and references, which lie in it.
         ckpt_path (str | Path | None): A checkpoint.
 
     Raises:

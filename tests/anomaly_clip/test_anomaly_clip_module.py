@@ -3,6 +3,7 @@
 
 """AnomalyCLIP under anomalib's Engine: verdicts, choice of prompts, checkpoints, image files."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,13 +33,14 @@ def arguments(small_arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Callable[[], Engine]:
-    def build() -> Engine:
+def engine(tmp_path: Path) -> Callable[..., Engine]:
+    def build(**arguments: Any) -> Engine:
         return Engine(
             default_root_dir=tmp_path / "results",
             accelerator="cpu",
             enable_progress_bar=False,
             enable_model_summary=False,
+            **arguments,
         )
 
     return build
@@ -141,6 +143,18 @@ class TestChoice:
         assert published == ["mvtec", "visa"]
         assert "prompts_trained_on_test_data" not in reported
 
+    def test_a_checkpoint_saved_before_anything_was_judged_has_them(
+        self, published, bottle, arguments, engine, tmp_path
+    ):
+        runner = engine(limit_val_batches=0)
+        model = AnomalyCLIP(**arguments)
+        runner.fit(model, datamodule=bottle)
+        runner.trainer.save_checkpoint(tmp_path / "early.ckpt")
+        assert published == ["visa"]
+        restored = AnomalyCLIP.load_from_checkpoint(tmp_path / "early.ckpt")
+        assert torch.equal(restored.model.prompts.context, model.model.prompts.context)
+        assert restored.model.prompts.is_loaded
+
     def test_without_published_ones_they_are_random(self, arguments):
         with pytest.warns(UserWarning, match="No prompt_weights given"):
             assert AnomalyCLIP(**arguments).model.trained_on is None
@@ -172,6 +186,16 @@ class TestCheckpoints:
         assert torch.equal(ours.anomaly_map, theirs.anomaly_map)
         assert torch.equal(ours.pred_score, theirs.pred_score)
         assert restored.model.trained_on == "Visa/candle"
+
+    def test_prompts_that_it_overrules_are_told(self, tested, prompts, caplog):
+        own = str(shutil.copy(prompts(), tested[1].parent / "mine.safetensors"))
+        restored = AnomalyCLIP.load_from_checkpoint(tested[1], prompt_weights=own)
+        assert f"Not used, since the checkpoint brings others: prompt_weights={own!r}." in caplog.text
+        assert restored.model.trained_on == "Visa/candle"
+        caplog.clear()
+        tested[0].model.prompts.save(own, TrainedWith())
+        AnomalyCLIP.load_from_checkpoint(tested[1], prompt_weights=own)
+        assert "Not used" not in caplog.text
 
     def test_checkpoint_is_plain_and_without_clip(self, tested):
         checkpoint = torch.load(tested[1], weights_only=True)

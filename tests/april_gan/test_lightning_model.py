@@ -74,13 +74,14 @@ def folder(root: Path, **changes: Any) -> Folder:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Callable[[], Engine]:
-    def build() -> Engine:
+def engine(tmp_path: Path) -> Callable[..., Engine]:
+    def build(**arguments: Any) -> Engine:
         return Engine(
             default_root_dir=tmp_path / "results",
             accelerator="cpu",
             enable_progress_bar=False,
             enable_model_summary=False,
+            **arguments,
         )
 
     return build
@@ -438,6 +439,41 @@ class TestCheckpoints:
         _, path = trained()
         with pytest.raises(ValueError, match=f"{next(iter(changes))}=.*, but the checkpoint was made with"):
             engine().predict(AprilGAN(**{**arguments, **changes}), data_path=root, ckpt_path=path)
+
+    def test_arguments_whose_results_it_brings_are_told(self, trained, root, engine, caplog, golden_arguments):
+        golden = golden_arguments("tiny_vit")
+        _, path = trained(**golden, k_shot=2, few_shot_source=root / "good")
+        tmp_path = Path(path).parent
+        assert "Not used" not in caplog.text  # of the very model that is tested after its training
+        other = read_adapters(golden["adapters"])
+        other.weights["fc.0.bias"] += 1
+        other.build([1, 2, 3, 4], [64] * 4, 32).save(tmp_path / "other.safetensors", other.metadata)
+        engine().predict(
+            AprilGAN(**golden, k_shot=2, few_shot_source=root / "good"), data_path=root / "bad", ckpt_path=path
+        )
+        assert "Not used" not in caplog.text
+        given = {
+            "few_shot_source": str(root / "test_good"),
+            "reference_seed": 7,
+            "coreset_ratio": 0.5,
+            "adapters": str(tmp_path / "other.safetensors"),
+        }
+        restored = AprilGAN.load_from_checkpoint(path, **given)
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        assert f"Not used, since the checkpoint brings others: {told}." in caplog.text
+        assert restored.few_shot_source is None
+        assert {Path(path).parent for path in restored.reference_paths} == {root / "good"}
+
+    @pytest.mark.parametrize("k_shot", [0, 2])
+    def test_one_saved_before_anything_was_judged_is_whole(self, k_shot, root, arguments, engine, tmp_path):
+        run = engine(limit_val_batches=0)
+        run.fit(AprilGAN(**arguments, k_shot=k_shot), datamodule=folder(root))
+        run.trainer.save_checkpoint(tmp_path / "early.ckpt")
+        restored = AprilGAN.load_from_checkpoint(tmp_path / "early.ckpt", visualizer=False)
+        engine().predict(restored, data_path=root / "bad")
+        assert restored.model.class_name == "fabric"
+        assert len(restored.reference_paths) == k_shot
+        assert restored.model.is_few_shot == bool(k_shot)
 
     def test_one_model_may_load_several(self, trained, root, arguments, engine):
         (_, few_shot), (_, zero_shot) = trained(k_shot=2, class_name="nut"), trained(class_name="bolt")
