@@ -4,8 +4,11 @@
 """A table that grows row by row, outlives a kill, and may be written by several processes."""
 
 import csv
+import io
 import json
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,8 +42,8 @@ class Row(NamedTuple):
 class Journal:
     """Rows on their way into a table.
 
-    Every process appends to a part of its own, ``NAME.part-RANK.csv``; ``finish`` makes the table of all parts. What a
-    kill has left of a row is dropped when the work goes on.
+    Every process appends to a part of its own, ``NAME.part-RANK``; ``finish`` makes the table of all parts. What a kill
+    has left of a row does not count. Two runs at once do work twice, and no harm.
 
     Args:
         path (Path): The table, ``.csv`` or ``.parquet``.
@@ -57,7 +60,7 @@ class Journal:
         if path.suffix == ".parquet":
             _require_pyarrow()
         self.path = path
-        self.description = path.with_suffix(".model.json")
+        self.description = path.with_name(f"{path.name}.model.json")
 
     def open(self, description: dict[str, Any]) -> set[str]:
         """Begin, or go on where an earlier run was stopped.
@@ -82,15 +85,17 @@ class Journal:
         else:
             # Processes that begin at the same time write the same; none may read half of it.
             write_atomically(self.description, json.dumps(description).encode())
-        for part in self._part_files():
-            _drop_torn_line(part)
         return {row.path for row in self.rows() if not row.error}
 
     def append(self, rank: int, rows: Iterable[Row]) -> None:
         """Write rows to the part of a process, at once."""
-        part = self.path.with_suffix(f".part-{rank}.csv")
-        with part.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        left = memoryview(text.getvalue().encode())
+        with self.path.with_name(f"{self._prefix}{rank}").open("ab+", buffering=0) as file:
+            _drop_torn_line(file)
+            while left:  # once, unless the disk is full
+                left = left[file.write(left) :]
 
     def rows(self) -> list[Row]:
         """Rows of all parts and of the table, one a photo, by path; a verdict counts more than an error."""
@@ -111,24 +116,26 @@ class Journal:
         present = set(names)
         rows = [row for row in self.rows() if not row.error or row.path in present]
         table = pd.DataFrame(rows, columns=list(Row._fields)).astype({"label": "Int64"})
-        temporary = self.path.with_name(f"{self.path.name}.tmp")
-        if self.path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            table.to_parquet(temporary, index=False)
-        temporary.replace(self.path)
+        is_text = self.path.suffix == ".csv"
+        write_atomically(self.path, table.to_csv(index=False).encode() if is_text else table.to_parquet(index=False))
         for part in self._part_files():
             part.unlink()
         return rows
 
+    @property
+    def _prefix(self) -> str:
+        return f"{self.path.name}.part-"
+
     def _part_files(self) -> list[Path]:
-        prefix = f"{self.path.stem}.part-"
-        return sorted(file for file in self.path.parent.iterdir() if file.name.startswith(prefix))
+        return sorted(file for file in self.path.parent.iterdir() if file.name.startswith(self._prefix))
 
     def _parts(self) -> Iterator[Row]:
         for part in self._part_files():
-            with part.open(encoding="utf-8", newline="") as file:
-                yield from (_parse(cells) for cells in csv.reader(file))
+            content = part.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1].decode()
+            for cells in csv.reader(io.StringIO(whole, newline="")):
+                with suppress(ValueError):  # of a row that another run has cut
+                    yield _parse(cells)
 
     def _finished(self) -> Iterator[Row]:
         if not self.path.exists():
@@ -161,7 +168,11 @@ def _different(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
             pass  # the same
 
 
-def _drop_torn_line(part: Path) -> None:
-    """Cut off what a killed process had begun to write."""
-    with part.open("rb+") as file:
+def _drop_torn_line(file: io.FileIO) -> None:
+    """Cut off what a killed process had begun to write; the file is then at its end."""
+    if not file.seek(0, os.SEEK_END):
+        return
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+        file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)

@@ -136,7 +136,7 @@ def test_goes_on_after_a_kill_where_it_was(build, folder, tmp_path, monkeypatch)
     def killed(self, rank, rows):
         plain(self, rank, rows)
         if "b.png" in {row.path for row in rows}:
-            part = next(self.path.parent.glob("killed.part-*"))
+            part = next(self.path.parent.glob("killed.csv.part-*"))
             part.write_bytes(part.read_bytes()[:-9])  # in the middle of its last row
             raise KeyboardInterrupt
 
@@ -299,7 +299,7 @@ def test_shares_are_all_photos_and_none_twice(monkeypatch):
 
 def test_tables_of_others_are_left_alone(build, folder, tmp_path):
     (tmp_path / "all.csv").write_text("name,price\nnut,1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"all\.csv exists, and all\.model\.json does not say what made it"):
+    with pytest.raises(ValueError, match=r"all\.csv exists, and all\.csv\.model\.json does not say what made it"):
         predict(build(), folder, tmp_path / "all.csv")
     assert (tmp_path / "all.csv").read_text(encoding="utf-8") == "name,price\nnut,1\n"
 
@@ -412,7 +412,7 @@ def test_a_signal_that_got_lost_stops_it_after_the_batch(build, folder, tmp_path
     monkeypatch.setattr(Journal, "append", lose)
     with pytest.raises(KeyboardInterrupt):
         predict(build(), folder, tmp_path / "all.csv")
-    assert (tmp_path / "all.part-0.csv").read_bytes().count(b"\n") == 2
+    assert (tmp_path / "all.csv.part-0").read_bytes().count(b"\n") == 2
     assert not (tmp_path / "all.csv").exists()
 
 
@@ -430,7 +430,7 @@ class TestModels:
         common = [f"--data={folder}", f"--output={output}", "--accelerator=cpu", "--num_workers=0"]
         assert main(["predict", *common, "--model", "AnomalyCLIP", *options]) == 1
         assert pd.read_csv(output).score.notna().sum() == len(NAMES)
-        description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
+        description = json.loads((tmp_path / "all.csv.model.json").read_text(encoding="utf-8"))
         assert (description["model"], description["precision"]) == ("AnomalyCLIP", "float32")
 
     def test_anomaly_clip_from_its_checkpoint(self, prompt_arguments, folder, tmp_path):
@@ -448,7 +448,7 @@ class TestModels:
     def test_words_of_the_prompts(self, tiny_arguments, folder, tmp_path):
         arguments = {**tiny_arguments, "prompts.normal_states": '["whole {}"]'}
         main(words(arguments, folder, tmp_path / "all.csv"))
-        description = json.loads((tmp_path / "all.model.json").read_text(encoding="utf-8"))
+        description = json.loads((tmp_path / "all.csv.model.json").read_text(encoding="utf-8"))
         assert description["prompts"]["normal_states"] == ["whole {}"]
 
     @pytest.mark.parametrize("option", ["--model.clas_name=nut", "--model.k_shot=many", "--model=Padim"])
@@ -493,7 +493,7 @@ def link_photos(folder: Path, many: Path, number: int) -> Path:
 
 @pytest.mark.slow
 def test_a_killed_process_loses_nothing(start, build, tiny_arguments, many, tmp_path, monkeypatch):
-    output, part = tmp_path / "killed.csv", tmp_path / "killed.part-0.csv"
+    output, part = tmp_path / "killed.csv", tmp_path / "killed.csv.part-0"
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
     wait_for_rows(process, part, 6)
     process.send_signal(signal.SIGKILL)
@@ -548,7 +548,7 @@ def assert_goes_on_to_the_same_table(build, many: Path, output: Path) -> None:
 
 @pytest.mark.slow
 def test_sigterm_stops_it_at_once_and_loses_nothing(start, build, tiny_arguments, many, tmp_path):
-    output, part = tmp_path / "stopped.csv", tmp_path / "stopped.part-0.csv"
+    output, part = tmp_path / "stopped.csv", tmp_path / "stopped.csv.part-0"
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
     wait_for_rows(process, part, 5)
     process.send_signal(signal.SIGTERM)
@@ -568,9 +568,9 @@ def test_sigterm_leaves_no_second_process(start, build, tiny_arguments, folder, 
     many, output = link_photos(folder, tmp_path / "many", 400), tmp_path / "stopped.csv"
     shared = ["--batch_size=1", "--devices=2", "--strategy=ddp"]
     process = start([*words(tiny_arguments, many, output), *shared])
-    wait_for_rows(process, tmp_path / "stopped.part-1.csv", 1)
+    wait_for_rows(process, tmp_path / "stopped.csv.part-1", 1)
     freeze_children(process)
-    wait_for_rows(process, tmp_path / "stopped.part-0.csv", rows)
+    wait_for_rows(process, tmp_path / "stopped.csv.part-0", rows)
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=PATIENCE) == 130

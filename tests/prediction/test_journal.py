@@ -1,0 +1,82 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The table of bulk prediction under kills and second starts."""
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomalib_aprilgan.prediction.journal import Journal, Row
+
+MODEL = {"model": "any"}
+ROWS = [
+    Row("a.png", 0.25, 0),
+    Row('b, "the second" ü.png', 0.75, 1, "b.npy"),
+    Row("c.png", None, None, error="broken"),
+]
+
+
+def begun(folder: Path) -> tuple[Journal, Path]:
+    """A journal with all rows in its part."""
+    journal = Journal(folder / "all.csv")
+    journal.open(MODEL)
+    journal.append(0, ROWS)
+    return journal, folder / "all.csv.part-0"
+
+
+@given(st.data())
+def test_a_kill_at_any_byte_costs_the_torn_row_and_no_more(data):
+    with tempfile.TemporaryDirectory() as folder:
+        journal, part = begun(Path(folder))
+        content = part.read_bytes()
+        kept = data.draw(st.integers(0, len(content)))
+        part.write_bytes(content[:kept])
+        whole = content[:kept].count(b"\r\n")
+        assert journal.rows() == ROWS[:whole]
+        assert journal.open(MODEL) == {row.path for row in ROWS[:whole] if not row.error}
+        journal.append(0, ROWS[whole:])
+        assert journal.finish(row.path for row in ROWS) == ROWS
+
+
+def test_a_second_start_leaves_alone_what_the_first_is_writing(tmp_path):
+    journal, part = begun(tmp_path)
+    content = part.read_bytes()
+    part.write_bytes(content[:-4])  # the first is in the middle of its last row
+    assert Journal(journal.path).open(MODEL) == {row.path for row in ROWS[:2]}
+    with part.open("ab") as first:
+        first.write(content[-4:])
+    assert journal.rows() == ROWS
+
+
+def test_the_rest_of_a_row_that_another_start_has_cut_does_not_count(tmp_path):
+    journal, part = begun(tmp_path)
+    with part.open("ab") as first:
+        first.write(b",0,,\r\n")
+    assert journal.rows() == ROWS
+    assert journal.finish(row.path for row in ROWS) == ROWS
+    assert list(pd.read_csv(journal.path).path) == [row.path for row in ROWS]
+
+
+def test_tables_of_the_same_stem_are_different_ones(tmp_path):
+    first, second = Journal(tmp_path / "all.csv"), Journal(tmp_path / "all.parquet")
+    first.open(MODEL)
+    second.open({"model": "another"})
+    first.append(0, ROWS[:1])
+    second.append(0, ROWS[1:])
+    assert first.finish(["a.png"]) == ROWS[:1]
+    assert second.finish(row.path for row in ROWS) == ROWS[1:]
+    assert second.rows() == ROWS[1:]
+
+
+def test_rows_of_the_table_and_of_a_later_run_are_one(tmp_path):
+    journal, _ = begun(tmp_path)
+    journal.finish(row.path for row in ROWS)
+    again = Journal(journal.path)
+    assert again.open(MODEL) == {row.path for row in ROWS[:2]}
+    again.append(0, [Row("c.png", 0.5, 1)])
+    assert again.finish(row.path for row in ROWS) == [*ROWS[:2], Row("c.png", 0.5, 1)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["all.csv", "all.csv.model.json"]
