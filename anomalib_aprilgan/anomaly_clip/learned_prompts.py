@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from anomalib_aprilgan.components.download import git_blob_hash
-from anomalib_aprilgan.components.trained_file import TrainedWith, read_trained, write_trained
+from anomalib_aprilgan.components.trained_file import TrainedWith, not_finite, read_trained, write_trained
 
 # Standard deviation of new prompts (AnomalyCLIP_PromptLearner in the authors' prompt_ensemble.py).
 INITIAL_DEVIATION = 0.02
@@ -41,8 +41,8 @@ class LearnedPrompts(nn.Module):
         width (int): Width W of the text tower.
         length (int): Number of vectors before the words "object." and "damaged object.".
         deep_length (int): Number of vectors that replace the first tokens in between blocks.
-        depth (int): Blocks up to this one are told so, the first by ``context``, each other one by a row of ``deep``;
-            1 has no deep prompts.
+        depth (int): Number of the text tower's blocks that get learned vectors, the first ``context``, each further one
+            a row of ``deep``; 1 has no deep prompts.
 
     Attributes:
         context (nn.Parameter): Normal first, (2, length, W).
@@ -103,9 +103,6 @@ class LearnedPrompts(nn.Module):
             OSError: If the file cannot be written.
             ValueError: If the prompts hold NaN or infinite values.
         """
-        if not all(parameter.isfinite().all() for parameter in self.parameters()):
-            msg = "The prompts hold NaN or infinity and are not written: the training diverged. Lower learning_rate."
-            raise ValueError(msg)
         write_trained(path, self.state_dict(), trained_with)
 
 
@@ -172,8 +169,8 @@ def _refuse_other_weights(weights: Mapping[str, torch.Tensor]) -> None:
     if not is_pair or shapes["context"][0] != 2:
         msg = f"it holds {dict(list(shapes.items())[:3])}"
         raise ValueError(msg)
-    if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
-        msg = f"{broken[0]} has NaN or infinite values"
+    if broken := not_finite(weights):
+        msg = f"{broken} has NaN or infinite values"
         raise ValueError(msg)
 
 

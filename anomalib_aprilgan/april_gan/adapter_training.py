@@ -218,9 +218,6 @@ class AprilGANAdapters(AnomalibModule):
             ValueError: If the training has diverged.
         """
         assert isinstance(self.model.adapters, StageAdapters)  # this module builds no others
-        if not self.model.adapters.is_loaded:
-            msg = "The adapters hold NaN, and are not written: the training diverged. Lower learning_rate."
-            raise ValueError(msg)
         source = self.model.source
         metadata = AdapterMetadata(
             backbone=source.backbone,

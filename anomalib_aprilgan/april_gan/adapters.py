@@ -14,7 +14,7 @@ from torch import nn
 
 from anomalib_aprilgan.components.clip_tower import CLIPTower
 from anomalib_aprilgan.components.download import git_blob_hash
-from anomalib_aprilgan.components.trained_file import TrainedWith, read_trained, write_trained
+from anomalib_aprilgan.components.trained_file import TrainedWith, not_finite, read_trained, write_trained
 
 AUTHORS_KEY = "trainable_linearlayer"
 
@@ -72,6 +72,7 @@ class StageAdapters(nn.Module):
 
         Raises:
             OSError: If the file cannot be written.
+            ValueError: If the weights hold NaN or infinite values.
         """
         write_trained(path, self.state_dict(), metadata)
 
@@ -176,6 +177,9 @@ def _refuse_other_weights(weights: dict[str, torch.Tensor]) -> None:
     others = [name for name in weights if not re.fullmatch(r"fc\.\d+\.(weight|bias)", name)]
     if others or not weights:
         msg = f"it holds {len(others)} other tensors such as {', '.join(others[:2])}" if others else "it is empty"
+        raise ValueError(msg)
+    if broken := not_finite(weights):
+        msg = f"{broken} has NaN or infinite values"
         raise ValueError(msg)
 
 

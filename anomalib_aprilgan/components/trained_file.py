@@ -87,12 +87,21 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Name of the first tensor that holds NaN or infinite values, if any does."""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+
+
 def write_trained(path: str | Path, tensors: Mapping[str, torch.Tensor], trained_with: TrainedWith) -> None:
     """Write tensors and what they belong to as safetensors, all or nothing.
 
     Raises:
         OSError: If the file cannot be written.
+        ValueError: If a tensor holds NaN or infinite values.
     """
+    if broken := not_finite(tensors):
+        msg = f"{broken} holds NaN or infinity and is not written: the training diverged. Lower learning_rate."
+        raise ValueError(msg)
     described = {key: json.dumps(value) for key, value in asdict(trained_with).items() if value is not None}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(Path(path), save(plain, metadata=described))

@@ -132,7 +132,7 @@ class TestFiles:
     def test_prompts_that_diverged_are_not_written(self, value, tmp_path):
         prompts = build_prompts()
         torch.nn.init.constant_(prompts.context[1, 2], value)
-        with pytest.raises(ValueError, match=r"hold NaN or infinity and are not written.*Lower learning_rate"):
+        with pytest.raises(ValueError, match=r"context holds NaN or infinity and is not written.*Lower learning_rate"):
             prompts.save(tmp_path / "prompts.safetensors", TrainedWith())
         assert not list(tmp_path.iterdir())
 

@@ -339,10 +339,13 @@ class TestStep:
         with pytest.raises(ValueError, match=r"betas=\[0\.5.*\] must be two numbers"):
             AprilGANAdapters(betas=betas, **arguments)
 
-    def test_diverged_adapters_are_not_written(self, model, tmp_path):
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_diverged_adapters_are_not_written(self, value, model, tmp_path):
         with torch.no_grad():
-            model.model.adapters.fc[1].bias[0] = float("nan")
-        with pytest.raises(ValueError, match=r"hold NaN, and are not written: .*Lower learning_rate"):
+            model.model.adapters.fc[1].bias[0] = value
+        with pytest.raises(
+            ValueError, match=r"fc\.1\.bias holds NaN or infinity and is not written.*Lower learning_rate"
+        ):
             model.save_adapters(tmp_path / "a.safetensors")
         assert not list(tmp_path.iterdir())
 

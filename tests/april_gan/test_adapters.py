@@ -164,6 +164,12 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"(?s)other.* holds no adapters \(.*\). Expected fc.0.weight"):
             read_adapters(path)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_file_of_a_training_that_diverged_is_refused(self, tmp_path, value):
+        save_file({**weights_of((3, 4)), "fc.0.bias": torch.full((4,), value)}, tmp_path / "a.safetensors")
+        with pytest.raises(ValueError, match=r"holds no adapters \(fc\.0\.bias has NaN or infinite values\)"):
+            read_adapters(tmp_path / "a.safetensors")
+
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
     def test_truncated_file_is_refused(self, tmp_path, golden_adapters, suffix):
         content = golden_adapters("tiny_vit", suffix).read_bytes()
