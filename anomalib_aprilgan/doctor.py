@@ -195,9 +195,12 @@ def find_hub() -> Iterator[Finding]:
     """Where the hub's client would look and keep files."""
     from huggingface_hub import constants
 
+    from .components.offline import HUB_OFFLINE_VARIABLE, forbidden_by
+
     yield Finding(ok=None, subject="hub cache", detail=constants.HF_HUB_CACHE)
-    network = "forbids the network" if constants.HF_HUB_OFFLINE else "is not set"
-    detail = f"{constants.ENDPOINT} (HF_ENDPOINT names another); HF_HUB_OFFLINE {network}"
+    variable = forbidden_by()
+    network = f"{variable} forbids the network" if variable else f"{HUB_OFFLINE_VARIABLE} is not set"
+    detail = f"{constants.ENDPOINT} (HF_ENDPOINT names another); {network}"
     yield Finding(ok=None, subject="hub endpoint", detail=detail)
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from .cache import cache_dir
 from .download import download, is_intact
-
-OFFLINE_VARIABLE = "ANOMALIB_APRILGAN_OFFLINE"
-HUB_OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+from .offline import HUB_OFFLINE_VARIABLE, OFFLINE_VARIABLE, forbidden_by
 
 
 class PublishedFileNotFoundError(FileNotFoundError):
@@ -60,9 +58,8 @@ class PublishedFile:
         """
         if path := self.find():
             return path
-        for variable in (OFFLINE_VARIABLE, HUB_OFFLINE_VARIABLE):
-            if os.environ.get(variable, "").strip().lower() in {"1", "true", "yes", "on"}:
-                raise PublishedFileNotFoundError(self._explain(f"{variable} forbids the network"))
+        if variable := forbidden_by():
+            raise PublishedFileNotFoundError(self._explain(f"{variable} forbids the network"))
         folder = os.environ.get(self.mirror_variable, "").strip() or self.folder
         try:
             return download(f"{folder.rstrip('/')}/{self.path}", self.target, self.blob)

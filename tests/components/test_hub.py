@@ -453,10 +453,14 @@ def test_a_name_that_nobody_looks_up_is_given_up_soon(monkeypatch):
     answer.set()
 
 
-def test_offline_nobody_is_asked(server, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "ANOMALIB_APRILGAN_OFFLINE"])
+def test_offline_nobody_is_asked(variable, server, monkeypatch):
+    if variable == "HF_HUB_OFFLINE":
+        monkeypatch.setattr(constants, variable, True)  # the client reads it once
+    else:
+        monkeypatch.setenv(variable, "1")
     monkeypatch.setattr(hub, "_is_reachable", lambda endpoint: pytest.fail("asked for the network"))
-    with pytest.raises(WeightsNotFoundError, match="HF_HUB_OFFLINE forbids the network"):
+    with pytest.raises(WeightsNotFoundError, match=f"{variable} forbids the network"):
         fetch_from_hub(REPOSITORY)
     assert not server.requests
 
