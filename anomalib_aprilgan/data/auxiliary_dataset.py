@@ -86,8 +86,8 @@ class AuxiliaryDataset(AnomalibDataset):
                 anomalies whatever process reads it. Modulo the length it is a row of ``samples``.
 
         Returns:
-            AuxiliaryItem: Image (3, S, S) in [0, 1] and, unless labels are all, mask (S, S); ``image_path`` of a mosaic
-            is that of its upper left image.
+            AuxiliaryItem: Image (3, S, S) in [0, 1] and, unless only labels count, mask (S, S); ``image_path`` of a
+            mosaic is that of its upper left image.
 
         Raises:
             UnreadableImageError: If a file cannot be read.
@@ -155,8 +155,14 @@ def read_mask(paths: Sequence[str | Path]) -> NDArray[np.bool_]:
 
     Raises:
         UnreadableImageError: If a file is missing, empty, truncated or no image.
+        ValueError: If their sizes differ.
     """
-    union: NDArray[np.bool_] = np.logical_or.reduce([_read_mask_file(path) for path in paths])
+    masks = {str(path): _read_mask_file(path) for path in paths}
+    if len({mask.shape for mask in masks.values()}) > 1:
+        sizes = ", ".join(f"{path} {mask.shape[1]} x {mask.shape[0]}" for path, mask in masks.items())
+        msg = f"Masks of one image must be of the same size, in pixels: {sizes}. Give each the size of the image."
+        raise ValueError(msg)
+    union: NDArray[np.bool_] = np.logical_or.reduce(list(masks.values()))
     return union
 
 

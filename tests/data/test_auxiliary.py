@@ -252,6 +252,12 @@ class TestMasks:
         second = save(tmp_path / "1.png", np.array([[0, 0, 9]], dtype=np.uint8))
         assert read_mask([first, second]).tolist() == [[True, False, True]]
 
+    def test_several_files_of_other_sizes_are_named(self, tmp_path):
+        first = save(tmp_path / "0.png", np.zeros((2, 3), dtype=np.uint8))
+        second = save(tmp_path / "1.png", np.zeros((3, 2), dtype=np.uint8))
+        with pytest.raises(ValueError, match=r"of the same size, in pixels: .*0\.png 3 x 2, .*1\.png 2 x 3\."):
+            read_mask([first, second])
+
     def test_unreadable_file_is_named(self, tmp_path):
         (tmp_path / "mask.png").write_bytes(b"no image")
         with pytest.raises(UnreadableImageError, match=r"mask\.png cannot be read as a mask"):
