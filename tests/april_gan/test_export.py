@@ -146,6 +146,17 @@ def test_batch_can_be_fixed(build, tmp_path):
     assert_same_verdicts(model, run_openvino(path, images), images)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_what_changed_after_a_run_is_exported(tiny_arguments, tmp_path):
+    write_photo(tmp_path / "photos" / "a.png")
+    model = AprilGAN("nut", **tiny_arguments, visualizer=False)
+    Engine(default_root_dir=tmp_path, accelerator="cpu").predict(model, data_path=tmp_path / "photos")
+    model.class_name = "bolt"
+    exported = torch.load(model.to_torch(tmp_path), weights_only=False)
+    assert json.loads(exported["metadata"]["class_name"]) == "bolt"
+    assert torch.equal(exported["model"].model.text_features, model.model.text_features)
+
+
 def test_fixed_batches_need_a_size(build, tmp_path):
     with pytest.raises(ValueError, match=r"dynamic_axes=None fixes batch and size .* Name the size"):
         build("tiny_vit", 0).to_onnx(tmp_path, dynamic_axes=None)
