@@ -80,8 +80,8 @@ def paper_scores(scores: Array, largest: Array) -> Array:
     """The few-shot image scores of the paper, which need all test images of a category at once.
 
     They are the mean of the text score and the largest value of the map, which is rescaled to [0, 1] over the test
-    images (``test.py`` of the authors). AprilGAN's own score is the mean of the text score and the largest value as it
-    is, so the text score follows from it.
+    images (``test.py`` of the authors). AprilGAN's own score is the mean of the text score and the largest value,
+    at most 1, as it is, so the text score follows from it.
 
     Args:
         scores: Of :class:`AprilGAN` with references, (N,).
@@ -98,7 +98,7 @@ def paper_scores(scores: Array, largest: Array) -> Array:
     if np.ptp(largest) == 0:
         msg = f"All {len(largest)} maps have the largest value {largest[0]}, so that the paper's score is undefined."
         raise ValueError(msg)
-    text_scores = 2 * scores.astype(np.float64) - largest
+    text_scores = 2 * scores.astype(np.float64) - largest.clip(0, 1)
     return np.asarray((text_scores + (largest - largest.min()) / np.ptp(largest)) / 2)
 
 

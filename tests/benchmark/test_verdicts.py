@@ -80,6 +80,11 @@ def test_without_masks_there_are_metrics_of_images_in_both_protocols():
     assert (streaming["AUROC-cls"], paper["AUROC-cls"]) == (0, 1)
 
 
+def test_maps_above_one_count_as_one_in_the_score_that_the_text_score_is_taken_from():
+    """(0.2 + min(1.5, 1)) / 2 and (0.8 + 0.5) / 2; the largest values 1.5 and 0.5 are stretched to 1 and 0."""
+    assert paper_scores(np.array([0.6, 0.65]), np.array([1.5, 0.5])) == pytest.approx([(0.2 + 1) / 2, (0.8 + 0) / 2])
+
+
 def test_masks_of_some_images_only_are_not_compared():
     collector = VerdictCollector()
     assert set(collect(batch(), batch(gt_mask=None), collector=collector)) == {"scores", "labels", "largest"}
