@@ -156,8 +156,8 @@ class AnomalyCLIPPrompts(AnomalibModule):
         """Loss of an ``AuxiliaryBatch``, or of any batch with its fields.
 
         Args:
-            batch (Any): ``image`` (N, 3, S, S) preprocessed, ``gt_label`` (N,), and unless labels are to do ``gt_mask``
-                (N, S, S).
+            batch (Any): ``image`` (N, 3, S, S) preprocessed, ``gt_label`` (N,), and, unless only image labels
+                count, ``gt_mask`` (N, S, S).
             batch_idx (int): Not used.
 
         Returns:

@@ -62,7 +62,7 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
 
         Args:
             coreset_ratio (float): Part of the tokens to keep: those that anomalib's greedy search finds farthest
-                apart, always the same. It takes long: once for many images.
+                apart, always the same. Slow; worth it where many images follow.
 
         Raises:
             RuntimeError: If nothing was collected.
@@ -88,7 +88,7 @@ class MemoryBank(DynamicBufferMixin, nn.Module):
             tokens (torch.Tensor): Patch tokens of any length, (N, P, W).
 
         Returns:
-            torch.Tensor: min over the bank of 1 - cosine, (N, P), in [0, 2].
+            torch.Tensor: min over the bank of 1 - cosine, (N, P), in [0, 2] up to rounding.
 
         Raises:
             RuntimeError: If the bank is empty.

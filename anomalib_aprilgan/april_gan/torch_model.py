@@ -152,7 +152,7 @@ class AprilGANModel(DynamicBufferMixin, nn.Module):
         self.trained_on = file.metadata.trained_on
 
     def use_activation(self, *, quick_gelu: bool) -> None:
-        """Rebuild the image tower with another activation; text features must be settled anew."""
+        """Rebuild the image tower with another activation; call ``setup(class_name)`` afterwards."""
         if quick_gelu != self.source.quick_gelu:
             self.source = replace(self.source, quick_gelu=quick_gelu)
             self.clip.load(self.source)

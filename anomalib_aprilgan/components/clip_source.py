@@ -183,7 +183,9 @@ class CLIPSource:
         if self.path is not None:
             return load_tensors(self.path, wanted)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same weights in every process, so that checkpoints need not hold them
+            # The same weights in every process, so that checkpoints need not hold them. ``torch.manual_seed`` would
+            # seed GPUs, too.
+            torch.default_generator.manual_seed(0)
             state = CLIP(**dict(self.config, quick_gelu=self.quick_gelu)).state_dict()
         return {name: tensor for name, tensor in state.items() if wanted(name)}
 

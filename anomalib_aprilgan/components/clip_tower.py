@@ -3,6 +3,7 @@
 
 """CLIP's image tower: one pass gives the pooled feature and the raw features of chosen stages."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -135,7 +136,10 @@ class CLIPTower(nn.Module):
             blocks = self._vit(images) if self.is_vit else self._resnet(images)
             for layer, streams in enumerate(blocks, start=1):
                 stream, stage = streams
-                made.update({place: head(stage.float()) for place, (at, head) in enumerate(heads) if at == layer})
+                if wanted := [place for place, (at, _) in enumerate(heads) if at == layer]:
+                    wide = stage.float()
+                    made.update({place: heads[place][1](wide) for place in wanted})
+                    del wide  # else it would be held while the next block runs
             pooled = self._pool(stream)
         return CLIPFeatures(pooled.float(), [made[place] for place in range(len(heads))])
 
@@ -238,17 +242,26 @@ def patch_tokens(stage: torch.Tensor) -> torch.Tensor:
     return stage[:, 1:]  # (N, g*g, W)
 
 
+def as_layers(layers: Sequence[int], name: str = "layers") -> tuple[int, ...]:
+    """Return a sequence of layers as a tuple.
+
+    Raises:
+        ValueError: If it is something else, such as a single number.
+    """
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        msg = f"{name}={layers!r} must be a list of integers such as [6, 12, 18, 24]."
+        raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - as for every other value of layers
+    return tuple(layers)
+
+
 def check_layers(layers: Sequence[int], number: int, name: str = "layers") -> tuple[int, ...]:
     """Return the layers as a tuple if they are ascending and between 1 and their number.
 
     Raises:
         ValueError: Otherwise; the authors' code drops such layers silently.
     """
-    if isinstance(layers, str) or not isinstance(layers, Sequence):
-        msg = f"{name}={layers!r} must be a list of integers such as [6, 12, 18, 24]."
-        raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - as for every other value of layers
-    chosen = tuple(layers)
-    valid = all(isinstance(layer, int) and 1 <= layer <= number for layer in chosen)
+    chosen = as_layers(layers, name)
+    valid = all(isinstance(layer, int) and not isinstance(layer, bool) and 1 <= layer <= number for layer in chosen)
     if not chosen or not valid or list(chosen) != sorted(set(chosen)):
         msg = (
             f"{name}={list(chosen)} must be ascending, without duplicates and between 1 and {number} for this backbone."
@@ -266,8 +279,7 @@ def check_image_size(image_size: int, stride: int, tiles: int = 1) -> None:
     purpose = "this backbone" if tiles == 1 else f"this backbone, as the side of an image of {tiles} x {tiles} tiles"
     stride = stride * tiles
     if not isinstance(image_size, int) or image_size <= 0 or image_size % stride:
-        nearest = (
-            max(stride, round(image_size / stride) * stride) if isinstance(image_size, (int, float)) else 37 * stride
-        )
+        is_number = isinstance(image_size, (int, float)) and math.isfinite(image_size)
+        nearest = max(stride, round(image_size / stride) * stride) if is_number else 37 * stride
         msg = f"image_size={image_size!r} must be a positive multiple of {stride} for {purpose}, such as {nearest}."
         raise ValueError(msg)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is said of results: metrics that need no threshold, before scores are rescaled, and where heat maps are."""
+"""Default metrics, on scores before they are rescaled, and the line that says where heat maps are."""
 
 import logging
 from collections.abc import Sequence

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from anomalib_aprilgan.components.clip_tower import as_layers
 from anomalib_aprilgan.components.prompts import PromptEnsemble, as_prompts
 
 
@@ -24,10 +25,7 @@ def plain_layers(layers: Sequence[int], name: str) -> list[int]:
     Raises:
         ValueError: If it is something else, such as a single number.
     """
-    if isinstance(layers, str) or not isinstance(layers, Sequence):
-        msg = f"{name}={layers!r} must be a list of integers such as [6, 12, 18, 24]."
-        raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - as for every other value of layers
-    return list(layers)
+    return list(as_layers(layers, name))
 
 
 def plain_prompts(prompts: PromptEnsemble | dict[str, Any] | None) -> Any:  # ruff: ignore[any-type] - dict or None

@@ -65,7 +65,10 @@ class ProbabilityPostProcessor(PostProcessor):
         norm_max: torch.Tensor,
         threshold: torch.Tensor,
     ) -> torch.Tensor | None:
-        """Rescale so that what reaches the threshold exceeds 0.5, in the same order as far as float32 can tell."""
+        """Rescale so that what reaches the threshold exceeds 0.5, in the same order as far as float32 can tell.
+
+        Few-shot maps may exceed 1; all that does becomes 1, as anomalib's would.
+        """
         del norm_min, norm_max
         if preds is None:
             return preds

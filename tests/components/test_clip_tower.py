@@ -243,7 +243,7 @@ def test_half_precision_stays_close_and_comes_out_in_float32(golden_dir, golden_
 
 @pytest.mark.parametrize(
     "layers",
-    [[], [0], [-1], [5], [1, 5], [2, 2], [2, 1], [1.0], ["1"]],
+    [[], [0], [-1], [5], [1, 5], [2, 2], [2, 1], [1.0], ["1"], [True, 2]],
     ids=str,
 )
 @pytest.mark.parametrize(("name", "size"), [("tiny_vit", 56), ("tiny_rn", 64)])
@@ -262,6 +262,8 @@ def test_bad_layers_are_refused(golden_dir, name, size, layers):
         ("tiny_vit", 0, 14, 14),
         ("tiny_vit", -14, 14, 14),
         ("tiny_vit", 56.0, 14, 56),
+        ("tiny_vit", float("nan"), 14, 518),
+        ("tiny_vit", float("inf"), 14, 518),
         ("tiny_rn", 70, 32, 64),
     ],
 )
