@@ -29,7 +29,7 @@ ALLOWED_PARTS = {
 # Other packages, besides the standard library, that a part may import; parts that are not named may import any.
 ALLOWED_PACKAGES = {
     "host": {"_anomalib_aprilgan_hook"},  # the hook under the name that it is installed by
-    "components": {"torch", "torchvision", "open_clip", "huggingface_hub", "safetensors"},
+    "components": {"torch", "torchvision", "open_clip", "huggingface_hub", "filelock", "safetensors"},
 }
 
 

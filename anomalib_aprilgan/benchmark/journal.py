@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock, Timeout
 
 
 class JournalError(RuntimeError):
@@ -84,14 +81,16 @@ class Journal:
             JournalError: If another process has it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w", encoding="utf-8") as file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    msg = f"Another process is writing {self.path}. Wait for it, or choose another output."
-                    raise JournalError(msg) from error
+        lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            msg = f"Another process is writing {self.path}. Wait for it, or choose another output."
+            raise JournalError(msg) from error
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -234,7 +234,8 @@ def _is_trained_with_quick_gelu(name: str, pretrained: str | None, path: Path | 
     if any(key.split(":")[0] == name for key in QUICK_GELU_TAGS) and pretrained.endswith(WEIGHT_SUFFIXES):
         logger.warning(
             "Nothing tells whether %s was trained with QuickGELU, as OpenAI's weights were: taking the exact GELU. "
-            "Set quick_gelu to say so, as the model's argument or in a config file that is the backbone.",
+            "Where it was, write quick_gelu: true into a config file that is the backbone, or set quick_gelu where the "
+            "model has this argument, as AprilGAN does.",
             pretrained,
         )
     return False

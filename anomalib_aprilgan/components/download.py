@@ -9,10 +9,8 @@ import hashlib
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Generator
 from concurrent import futures
@@ -20,13 +18,9 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO
 from urllib.error import HTTPError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
@@ -118,30 +112,18 @@ def _download_alone(url: str, target: Path, blob: str, answer_seconds: float) ->
 
 @contextmanager
 def _lock(path: Path) -> Generator[None, None, None]:
-    """Hold a lock file; the system frees it when it is closed, or when its process ends in any way.
-
-    The file stays: where one process deletes it, a second may hold the deleted one and a third a new one.
-    """
+    """Hold a lock file; the system frees it when its process ends in any way."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        give_up = time.monotonic() + LOCK_SECONDS
-        while not _take(file):
-            if time.monotonic() > give_up:
-                msg = f"another process has held {path} for {LOCK_SECONDS:.0f} s"
-                raise DownloadError(msg)
-            time.sleep(0.05)
-        yield
-
-
-def _take(file: IO[bytes]) -> bool:
+    lock = FileLock(path)
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # it is taken, says POSIX and says Windows
-        return False
-    return True
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        msg = f"another process has held {path} for {LOCK_SECONDS:.0f} s"
+        raise DownloadError(msg) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _complete(url: str, part: Path, blob: str, answer_seconds: float) -> None:
