@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from .auxiliary_batch import AuxiliaryBatch, AuxiliaryItem
-from .image_files import SIXTEEN_BIT_MODES, open_image, read_header, read_squashed
+from .image_files import DEEP_MODES, open_image, read_header, read_squashed
 from .pillow_resize import resize_mask
 
 SYNTHETIC_PROBABILITY = 0.5
@@ -189,7 +189,7 @@ def check_same_size(image_path: str | Path, mask: NDArray[np.bool_]) -> None:
 def _read_mask_file(path: str | Path) -> NDArray[np.bool_]:
     with open_image(path, "a mask") as image:
         # Other modes may hold colours or an opaque alpha channel; these would lose small values when converted.
-        is_plain = image.mode in SIXTEEN_BIT_MODES or image.mode == "F"
+        is_plain = image.mode in DEEP_MODES
         return np.array(image if is_plain else image.convert("L")) > 0
 
 

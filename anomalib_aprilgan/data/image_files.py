@@ -23,6 +23,7 @@ EIGHT_BIT_SUFFIXES = frozenset({".jpg", ".jpeg", ".bmp", ".webp", ".gif"})
 OPAQUE_SUFFIXES = frozenset({".jpg", ".jpeg"})
 ALPHA_MODES = frozenset({"RGBA", "LA"})
 SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+DEEP_MODES = SIXTEEN_BIT_MODES | {"F"}
 MAX_16_BIT = 65535
 MAX_12_BIT = 4095
 MAX_REPORTED = 10
@@ -90,8 +91,11 @@ def read_squashed(path: str | Path, size: tuple[int, int]) -> torch.Tensor:
         ValueError: As ``read_image``.
     """
     with open_image(path) as image:
-        if _may_have_alpha(path) and image.mode in ALPHA_MODES:
-            return _in_unit_range(image.resize(size[::-1], Image.Resampling.BICUBIC))
+        if image.mode not in DEEP_MODES:
+            is_kept = image.mode == "L" or (image.mode in ALPHA_MODES and _may_have_alpha(path))
+            # In 8 bits: in float32 a large photograph takes four times the memory, and longer.
+            levels = image if is_kept else image.convert("RGB")
+            return _in_unit_range(levels.resize(size[::-1], Image.Resampling.BICUBIC))
         values = _decode(image, path)
     return resize_image(values, size)
 
@@ -131,7 +135,7 @@ def _warn_of_dark_images(folder: str) -> None:
 
 def needs_own_reader(path: str | Path) -> bool:
     """Whether anomalib's reader would clip the values of a file (16-bit or float)."""
-    return Path(path).suffix.lower() not in EIGHT_BIT_SUFFIXES and _has_mode(path, SIXTEEN_BIT_MODES | {"F"})
+    return Path(path).suffix.lower() not in EIGHT_BIT_SUFFIXES and _has_mode(path, DEEP_MODES)
 
 
 def has_alpha(path: str | Path) -> bool:

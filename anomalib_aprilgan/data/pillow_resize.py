@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode, Resize
 from torchvision.tv_tensors import Mask, TVTensor
 
 LEVELS = 255
+ROWS = 64
 # Pillow's weights are whole numbers of 22 bits (``PRECISION_BITS`` in its ``Resample.c``). Here they go in two halves:
 # sums of their products with grey levels are then whole numbers that float32 holds, up to 16-fold shrinking.
 HALF_STEPS = 1 << 11
@@ -129,7 +130,14 @@ def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _by_pillow(images: torch.Tensor, size: tuple[int, int], method: Image.Resampling) -> torch.Tensor:
-    planes = (images.detach().clamp(0, 1) * LEVELS).round().to(torch.uint8).cpu().numpy()
-    planes = planes.reshape(-1, *images.shape[-2:])  # (P, H, W)
+    planes = _grey_levels(images.detach().cpu()).reshape(-1, *images.shape[-2:]).numpy()  # (P, H, W)
     resized = [np.asarray(Image.fromarray(plane).resize(size[::-1], method)) for plane in planes]
     return (torch.from_numpy(np.stack(resized)).float() / LEVELS).reshape(*images.shape[:-2], *size)
+
+
+def _grey_levels(images: torch.Tensor) -> torch.Tensor:
+    """Images (..., H, W) in [0, 1] as 8 bits.
+
+    By some rows at a time: fresh memory for a whole photograph takes longer than Pillow does for resizing it.
+    """
+    return torch.cat([(rows.clamp(0, 1) * LEVELS).round().to(torch.uint8) for rows in images.split(ROWS, dim=-2)], -2)

@@ -80,6 +80,14 @@ class TestReading:
         assert image.dtype == torch.float32
         torch.testing.assert_close(image, torch.as_tensor(read_with_anomalib(path, as_tensor=True)))
 
+    @pytest.mark.parametrize(("mode", "suffix"), SHALLOW.items())
+    def test_squashing_in_8_bits_is_squashing_what_was_read(self, tmp_path, mode, suffix):
+        noise = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)  # more rows than one block has
+        path = save(tmp_path / f"image{suffix}", noise, mode)
+        expected = resize_image(read_image(path), (31, 40))
+        assert expected.std() > 0.01
+        assert torch.equal(read_squashed(path, (31, 40)), expected)
+
     @pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm"])
     def test_16_bits_are_scaled_and_not_clipped(self, tmp_path, suffix):
         path = save(tmp_path / f"image{suffix}", DEEP)
