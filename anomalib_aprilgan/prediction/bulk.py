@@ -120,6 +120,7 @@ def predict_folder(
         FileNotFoundError: If there is no such folder.
         ValueError: If it holds no image, or the output was begun differently or is of another format.
         ConnectionError: If another process that shares the work is gone.
+        ChildProcessError: If a process that reads photos was killed.
         KeyboardInterrupt: If SIGINT or SIGTERM stopped it; rows that are written stay, and the next call goes on.
     """
     with stopped_by_signals() as stop:
@@ -145,7 +146,8 @@ def predict_folder(
         with _no_process_left_behind(trainer), ended_though_deaf(stop, partial(_kill_started, trainer)):
             if open_paths:
                 loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
-                trainer.predict(model, loader, return_predictions=False)  # memory stays flat
+                with _readers_told():
+                    trainer.predict(model, loader, return_predictions=False)  # memory stays flat
             if writer.others is not None:
                 _wait_for(writer.others, stop)
         if not trainer.is_global_zero:
@@ -162,6 +164,26 @@ def _prepare(model: Detector) -> Detector:
     model.setup("predict")
     model.allow_zero_length_dataloader_with_multiple_devices = True
     return model
+
+
+@contextmanager
+def _readers_told() -> Generator[None, None, None]:
+    """Say what to do when a process that reads photos was killed, as the system does where memory runs out.
+
+    Raises:
+        ChildProcessError: If one was.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionResetError, EOFError) as error:  # by whether it was sending a photo
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        msg = (
+            f"A process that reads photos was killed ({error}), perhaps because memory ran out. Rows stay; start the "
+            "command again. If it happens again, add --num_workers 0 --batch_size 1: where that stops, the photo after "
+            "the last row is the one."
+        )
+        raise ChildProcessError(msg) from error
 
 
 @contextmanager

@@ -400,6 +400,30 @@ def test_a_stop_says_that_the_command_goes_on(tiny_arguments, folder, tmp_path, 
     assert "Stopped. The same command goes on from there." in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="readers are forked, and so patched, there")
+def test_a_reader_that_is_killed_is_told(tiny_arguments, folder, tmp_path, monkeypatch, capsys):
+    plain = photos.read_squashed
+
+    def killed(path, size):
+        if Path(path).name == "b.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(path, size)
+
+    arguments = [
+        word.replace("num_workers=0", "num_workers=1") for word in words(tiny_arguments, folder, tmp_path / "all.csv")
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(photos, "read_squashed", killed)
+        assert main([*arguments, "--batch_size=1"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(
+        r"A process that reads photos was killed \(.*\), perhaps because memory ran out\. Rows stay", error
+    )
+    assert "Traceback" not in error
+    assert main(arguments) == 1  # files that cannot be read are there
+    assert pd.read_csv(tmp_path / "all.csv").score.notna().sum() == len(NAMES)
+
+
 def test_a_signal_that_got_lost_stops_it_after_the_batch(build, folder, tmp_path, monkeypatch):
     stop, plain = Stop(), Journal.append
 
