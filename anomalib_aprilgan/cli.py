@@ -176,6 +176,7 @@ def speed(
     layers: Sequence[int] | None = None,
     precision: str = "fp32",
     batch_size: int = 1,
+    photo_scale: int = 2,
     threads: int | None = None,
     device: str = "cpu",
     repeats: int = 5,
@@ -193,7 +194,7 @@ def speed(
     """Time AprilGAN against the bare image tower, in turns, with random weights; AnomalyCLIP, WinClip, Patchcore, too.
 
     Each ratio is the median of a time over the tower's right beside it, and has its quartiles; predict reads JPEG files
-    twice as large, in the same process. Memory is that of a pass in a process of its own, without the imports.
+    in the same process. Memory is that of a pass in a process of its own, without the imports.
     Each part is printed, and the file written, as soon as it is measured: Ctrl-C loses only the part that runs.
     Tried without gain: torch.compile (0.99 times the time at ViT-B-16 and 240 px, after minutes); chunks of 256 to 2048
     reference patches instead of 1024 (within 10 %); references by fours, not one by one (as fast, 8 % more memory).
@@ -205,6 +206,7 @@ def speed(
         layers: Stages compared with text and references; null likewise.
         precision: Of the image tower, the bare one's, too.
         batch_size: Images a pass.
+        photo_scale: Side of the JPEG files that predict reads, as a multiple of image_size.
         threads: Of PyTorch; null takes its default.
         device: cpu or cuda.
         repeats: Turns, after one to warm up; of text and references three at most.
@@ -224,7 +226,8 @@ def speed(
 
     def begin() -> Iterator[dict[str, Any]]:
         use_threads(threads)
-        settings = SpeedSettings(backbone, chosen.image_size, tuple(chosen.layers), precision, batch_size, device)
+        sizes = chosen.image_size, tuple(chosen.layers), precision, batch_size
+        settings = SpeedSettings(backbone, *sizes, device, photo_scale)
         return measure_speed(settings, repeats, parts)
 
     try:

@@ -45,7 +45,8 @@ class Settings:
     """What is timed; see ``anomalib-aprilgan speed``.
 
     Raises:
-        ValueError: If the batch is empty or the device unknown or missing; what the model takes, it checks itself.
+        ValueError: If the batch is empty, photographs have no size, or the device is unknown or missing; what the model
+            takes, it checks itself.
     """
 
     backbone: str = "ViT-L-14-336"
@@ -54,10 +55,12 @@ class Settings:
     precision: str = "fp32"
     batch_size: int = 1
     device: str = "cpu"
+    photo_scale: int = 2
 
     def __post_init__(self) -> None:
         """Tell mistakes before anything is built."""
         check_number("batch_size", self.batch_size, "1 is the default")
+        check_number("photo_scale", self.photo_scale, "2 is the default")
         if self.device not in DEVICES:
             msg = (
                 f"device={self.device!r} is unknown, expected one of {', '.join(DEVICES)}. Of several GPUs, "
@@ -142,7 +145,8 @@ def predict(settings: Settings, model: AprilGANModel) -> Timer:
         evaluator=False,
         visualizer=False,
     )
-    return EnginePredict(module, model, settings.batch_size, PREDICTED_BATCHES, settings.device).seconds
+    photos = PREDICTED_BATCHES, settings.photo_scale
+    return EnginePredict(module, model, settings.batch_size, *photos, settings.device).seconds
 
 
 def anomaly_clip(settings: Settings, model: AprilGANModel) -> Timer:

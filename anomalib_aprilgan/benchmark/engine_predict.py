@@ -6,6 +6,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,9 +17,6 @@ from anomalib_aprilgan import AprilGAN, AprilGANModel
 from anomalib_aprilgan.demo.rendering import render
 
 from .turns import now
-
-# Of photographs, as a multiple of the model's side: they must be resized.
-PHOTO_SCALE = 2
 
 
 class EnginePredict(Callback):
@@ -31,15 +29,18 @@ class EnginePredict(Callback):
         model (AprilGANModel): The torch model that it shall use, set up.
         batch_size (int): Photographs a batch.
         batches (int): Batches a run, after a first one that does not count: it starts the engine.
+        photo_scale (int): Side of the photographs, as a multiple of the model's.
         device (str): ``cpu``, or a CUDA device.
     """
 
-    def __init__(self, module: AprilGAN, model: AprilGANModel, batch_size: int, batches: int, device: str) -> None:
+    def __init__(
+        self, module: AprilGAN, model: AprilGANModel, batch_size: int, batches: int, photo_scale: int, device: str
+    ) -> None:
         super().__init__()
         module.model, module.class_name = model, model.class_name
         self.module, self.batch_size, self.batches, self.device = module, batch_size, batches, device
         self.folder = TemporaryDirectory()
-        _draw_photographs(Path(self.folder.name), (batches + 1) * batch_size, PHOTO_SCALE * model.image_size)
+        _draw_photographs(Path(self.folder.name), (batches + 1) * batch_size, photo_scale * model.image_size)
         self.engine = Engine(
             callbacks=[self],
             logger=False,
@@ -79,5 +80,6 @@ class EnginePredict(Callback):
 
 
 def _draw_photographs(folder: Path, number: int, side: int) -> None:
-    for index in range(number):  # a grainy texture, which is slow to decode
-        Image.fromarray(render("leather", part=index, size=side).image).save(folder / f"{index:04}.jpg", quality=95)
+    texture = render("leather", size=side).image  # a grainy one, which is slow to decode
+    for index in range(number):
+        Image.fromarray(np.roll(texture, index, axis=0)).save(folder / f"{index:04}.jpg", quality=95)

@@ -3,10 +3,13 @@
 
 """What ``anomalib-aprilgan speed`` times is set up as it should be: here of small parts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from anomalib.models.image.winclip.torch_model import WinClipModel
+from PIL import Image
 
 from anomalib_aprilgan import AnomalyCLIPModel
 from anomalib_aprilgan.benchmark import contenders
@@ -100,6 +103,17 @@ def test_predict_brings_the_shared_model_back_to_its_device(tiny_backbone, monke
     monkeypatch.setattr(predictor.module, "to", events.append)
     timer()
     assert events == ["trainer", "cpu"]
+
+
+@pytest.mark.parametrize("photo_scale", [1, 3])
+def test_predict_reads_photographs_of_the_size_asked_for(tiny_backbone, photo_scale):
+    settings = contenders.Settings(tiny_backbone, 28, (2, 4), photo_scale=photo_scale)
+    predictor = contenders.predict(settings, contenders.build_model(settings)).__self__
+    photographs = sorted(Path(predictor.folder.name).glob("*.jpg"))
+    assert len({path.read_bytes() for path in photographs}) == len(photographs) == contenders.PREDICTED_BATCHES + 1
+    for path in photographs:
+        with Image.open(path) as image:
+            assert image.size == (28 * photo_scale, 28 * photo_scale)
 
 
 def test_anomaly_clip_shares_the_tower_and_does_all_its_work(tiny_backbone, monkeypatch):

@@ -91,6 +91,7 @@ def test_size_and_stages_are_the_backbones_own(tmp_path):
         ("--precision=int8", "precision='int8' is unknown, expected one of fp32, bf16, fp16 or auto."),
         ("--repeats=0", "repeats=0 must be at least 1; 5 is the default."),
         ("--batch_size=-2", "batch_size=-2 must be at least 1; 1 is the default."),
+        ("--photo_scale=0", "photo_scale=0 must be at least 1; 2 is the default."),
         ("--threads=0", "threads=0 must be at least 1; leave it out for PyTorch's default."),
         ("--device=cuda:1", "device='cuda:1' is unknown, expected one of cpu, cuda. Of several GPUs, CUDA_VIS"),
         ("--device=cuda", "device='cuda', but PyTorch sees no CUDA GPU. Take cpu, or install PyTorch for your GPU."),
