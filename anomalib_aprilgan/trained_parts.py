@@ -25,11 +25,11 @@ def chosen_adapters(settings: Settings) -> str | None:
 
 def find_adapters(settings: Settings) -> Iterator[Finding]:
     """What the adapters say of themselves, and whether they fit the model."""
-    from .april_gan.published_adapters import PUBLISHED_FILES, published_path
+    from .april_gan.published_adapters import PUBLISHED_FILES
     from .april_gan.published_adapters import find_adapters as read_by_name
     from .components.clip_config import load_config
 
-    cached = {name: published_path(name) for name in PUBLISHED_FILES}
+    cached = {name: file.find() for name, file in PUBLISHED_FILES.items()}
     for name, path in cached.items():
         yield Finding(ok=None, subject=f"published: {name}", detail=str(path or "not in the cache"))
     chosen = chosen_adapters(settings)

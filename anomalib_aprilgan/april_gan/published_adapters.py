@@ -63,38 +63,6 @@ def published_for(
     return found
 
 
-def published_path(name: str) -> Path | None:
-    """Path of published adapters in the cache if they are there and intact; never uses the network.
-
-    Args:
-        name (str): ``mvtec`` or ``visa``.
-
-    Returns:
-        Path | None: The file, or None.
-
-    Raises:
-        ValueError: If there are no such adapters.
-    """
-    return _published(name).find()
-
-
-def fetch_published(name: str) -> Path:
-    """Path of published adapters; they are downloaded if need be.
-
-    Args:
-        name (str): ``mvtec`` or ``visa``.
-
-    Returns:
-        Path: In the cache; where that cannot be written, a temporary file that ends with this process.
-
-    Raises:
-        PublishedFileNotFoundError: If they are not in the cache and the network is forbidden, out of reach or without
-            them.
-        ValueError: If there are no such adapters.
-    """
-    return _published(name).fetch()
-
-
 def find_adapters(adapters: str | Path) -> AdapterFile:
     """Read adapters by their name, or from a file.
 
@@ -112,11 +80,4 @@ def find_adapters(adapters: str | Path) -> AdapterFile:
     """
     if adapters == PRETRAINED:
         return read_adapters(FOLDER / ADAPTERS_FILE)
-    return read_adapters(fetch_published(str(adapters)) if adapters in PUBLISHED_FILES else adapters)
-
-
-def _published(name: str) -> PublishedFile:
-    if name not in PUBLISHED_FILES:
-        msg = f"adapters={name!r} are not among the published ones. Choose {' or '.join(sorted(PUBLISHED_FILES))}."
-        raise ValueError(msg)
-    return PUBLISHED_FILES[name]
+    return read_adapters(PUBLISHED_FILES[str(adapters)].fetch() if adapters in PUBLISHED_FILES else adapters)

@@ -146,19 +146,19 @@ def _circumstances(rows: Sequence[Mapping[str, str]], runs: Sequence[Run]) -> li
             lines.append(f"{name}: at most {dataset.max_test_images} test images of each kind, drawn with seed 0.")
     with_masks = {row["dataset"] for row in rows if any(row[column] for column in PIXEL_COLUMNS)}
     for row in rows:
-        method = f"{row['method']} on {row['dataset']}"
-        if row["dataset"] not in with_masks:
+        has_masks, has_pixels = row["dataset"] in with_masks, any(row[column] for column in PIXEL_COLUMNS)
+        said = (
+            (not has_pixels and has_masks, "no metrics of pixels, since the model gives no maps"),
+            (row["adapters"], f"adapters {row['adapters']}"),
+            (row["prompt_weights"], f"learned prompts {row['prompt_weights']}"),
+            (row["trained_on"], f"parts were trained on {row['trained_on']}"),
+            (
+                row["trained_on_test_data"] == "True",
+                "parts were trained on the data under test. The results say little",
+            ),
+            (row["remarks"], row["remarks"]),
+        )
+        if not has_masks:
             lines.append(f"{row['dataset']}: no metrics of pixels, since not all images have masks.")
-        elif not any(row[column] for column in PIXEL_COLUMNS):
-            lines.append(f"{method}: no metrics of pixels, since the model gives no maps.")
-        if row["adapters"]:
-            lines.append(f"{method}: adapters {row['adapters']}.")
-        if row["prompt_weights"]:
-            lines.append(f"{method}: learned prompts {row['prompt_weights']}.")
-        if row["trained_on"]:
-            lines.append(f"{method}: parts were trained on {row['trained_on']}.")
-        if row["trained_on_test_data"] == "True":
-            lines.append(f"{method}: parts were trained on the data under test. The results say little.")
-        if row["remarks"]:
-            lines.append(f"{method}: {row['remarks']}.")
-    return list(dict.fromkeys(lines))
+        lines += [f"{row['method']} on {row['dataset']}: {sentence}." for applies, sentence in said if applies]
+    return list(dict.fromkeys(lines))  # runs of a method say the same
