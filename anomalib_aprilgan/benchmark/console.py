@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 
+from anomalib_aprilgan.components.interrupts import STOPPED, is_stop, stopped_by_signals
+
 CHATTY = ("anomalib", "anomalib_aprilgan", "lightning.pytorch")
 
 
@@ -18,7 +20,7 @@ def print_report(
     level: int = logging.ERROR,
     as_positional: bool = False,
 ) -> None:
-    """Run a report with arguments of the command line.
+    """Run a report with arguments of the command line; Ctrl-C and SIGTERM stop it, with status 130.
 
     Args:
         report: Gives the text to print; its parameters are the command's options.
@@ -26,9 +28,19 @@ def print_report(
         quiet: Loggers to quieten.
         level: What these may still say.
         as_positional: Whether required parameters are positional arguments.
+
+    Raises:
+        SystemExit: If it was stopped, or the arguments are wrong.
     """
     from jsonargparse import auto_cli
 
     for name in quiet:
         logging.getLogger(name).setLevel(level)
-    sys.stdout.write(auto_cli(report, args=args, as_positional=as_positional))
+    try:
+        with stopped_by_signals():  # a trainer would only take note of SIGTERM, and its test go on
+            text = auto_cli(report, args=args, as_positional=as_positional)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not is_stop(error):
+            raise
+        raise SystemExit(STOPPED) from None
+    sys.stdout.write(text)

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 class RenderedProducts(AnomalibDataModule):
     """Good and defective parts of one rendered product line, with exact masks.
 
-    Pictures are written once, before their first use, about ten milliseconds each; the folder has the layout of MVTec AD,
-    so that ``MVTecAD(root=datamodule.folder.parent, category=...)`` reads it, too.
+    Pictures are written once, before their first use, about ten milliseconds each; the folder has the layout of MVTec
+    AD, so that ``MVTecAD(root=datamodule.folder.parent, category=...)`` reads it, too.
 
     Args:
         category (str): What is rendered, see ``demo.categories``; those in ``HELD_OUT`` were never seen by the embedded

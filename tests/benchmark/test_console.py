@@ -4,8 +4,12 @@
 """Reports as commands."""
 
 import logging
+import os
+import signal
 
 import pytest
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.benchmark.console import print_report
 
@@ -34,3 +38,20 @@ def test_the_report_alone_is_printed(capsys, caplog, level, said):
 def test_required_parameters_may_be_positional(capsys):
     print_report(report, ["nut"], as_positional=True)
     assert capsys.readouterr().out == "nut 2\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_a_report_also_while_a_trainer_runs(number, capsys):
+    class Struck(LightningModule):
+        def test_step(self, batch, batch_idx):
+            os.kill(os.getpid(), number)
+
+    def report() -> str:
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+        trainer.test(Struck(), DataLoader([0, 1]), verbose=False)
+        return "went on"
+
+    with pytest.raises(SystemExit) as done:
+        print_report(report, [], quiet=[CHATTER])
+    assert done.value.code == 130
+    assert "went on" not in capsys.readouterr().out
