@@ -7,6 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+from anomalib.engine import Engine
+from anomalib.metrics import AUPRO
+from sklearn.metrics import roc_auc_score
 
 from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark import rendered_products as report
@@ -85,3 +88,20 @@ def test_measured_are_raw_verdicts_of_a_product_line(kind, monkeypatch, tmp_path
     assert all(0 <= figure <= 1 for figure in figures)
     assert figures[0] * 4 == round(figures[0] * 4)  # two good and two defective parts make four pairs
     assert [path.name for path in tmp_path.iterdir()] == [f"line3-{RENDERER}-224-1-2-2"]
+
+
+def test_figures_stand_under_their_names(monkeypatch, tmp_path):
+    small = partial(RenderedProducts, train_images=1, good_images=2, defective_images=2)
+    monkeypatch.setattr(report, "RenderedProducts", small)
+    model = AprilGAN("nut", backbone="aprilgan-tiny", visualizer=False)
+    figures = dict(zip(report.METRICS, measure("nut", 3, model, tmp_path), strict=True))
+    engine = Engine(default_root_dir=tmp_path, logger=False)
+    (batch,) = engine.predict(model, datamodule=small("nut", root=tmp_path, seed=3))
+    overlap = AUPRO(fields=["anomaly_map", "gt_mask"])
+    overlap.update(batch)
+    assert figures == {
+        "image AUROC": pytest.approx(roc_auc_score(batch.gt_label, batch.pred_score), abs=1e-6),
+        "pixel AUROC": pytest.approx(roc_auc_score(batch.gt_mask.ravel(), batch.anomaly_map.ravel()), abs=1e-3),
+        "AUPRO": pytest.approx(overlap.compute().item(), abs=1e-2),
+    }
+    assert min(np.abs(np.diff(list(figures.values())))) > 0.05  # else it would not matter which is which

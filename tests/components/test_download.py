@@ -316,7 +316,7 @@ class TestNoNetwork:
         start = time.monotonic()
         with pytest.raises(DownloadError, match=rf"no answer from http://127.0.0.1:{port}/a \(.*refused"):
             download(f"http://127.0.0.1:{port}/a", target, BLOB)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
         assert not names_beside(target)
 
     def test_silent_server_is_given_up(self, server, target):
@@ -324,7 +324,7 @@ class TestNoNetwork:
         start = time.monotonic()
         with pytest.raises(DownloadError, match=f"^no answer from {server.url} within 0 s"):
             download(server.url, target, BLOB, answer_seconds=0.3)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
 
     def test_name_that_nobody_looks_up_is_given_up(self, target, monkeypatch):
         answer = threading.Event()

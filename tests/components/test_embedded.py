@@ -180,6 +180,23 @@ def test_it_still_finds_defects_on_products_that_it_never_saw():
     assert np.mean(seen) > 0.92, seen
 
 
+def shown(model: AprilGAN, references: int = 0) -> float:
+    """Pixel AUROC on twelve bottles, one with each kind of defect, none of which CLIP or adapters ever saw."""
+    shots = [render("bottle", 0, part, kind, size=192) for part, kind in enumerate([*DEFECTS, *[None] * references])]
+    images = model.pre_processor.transform(torch.cat([as_image(shot.image.copy()) for shot in shots]))
+    model.model.setup("bottle", images[len(DEFECTS) :] if references else None)
+    masks = torch.from_numpy(np.stack([shot.mask for shot in shots])).long()[: len(DEFECTS)]
+    return binary_auroc(model.model(images[: len(DEFECTS)]).anomaly_map, masks).item()
+
+
+@pytest.mark.filterwarnings("ignore:No adapters given")
+def test_bundled_adapters_and_then_four_references_each_show_more_of_the_defects():
+    model = AprilGAN(backbone="aprilgan-tiny")
+    without = shown(AprilGAN(backbone="aprilgan-tiny", adapters=None))
+    zero_shot, four_shot = shown(model), shown(model, references=4)
+    assert without + 0.02 < zero_shot < four_shot - 0.03, (without, zero_shot, four_shot)
+
+
 def test_predict_in_three_lines(tmp_path, caplog):
     import cv2
 

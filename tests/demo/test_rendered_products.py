@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from anomalib.data import MVTecAD
+from PIL import Image
 
 from anomalib_aprilgan.demo import RenderedProducts
 from anomalib_aprilgan.demo import rendered_products as module
@@ -36,6 +37,26 @@ def test_pictures_have_the_layout_of_mvtec_ad_and_exact_masks(products):
     again = MVTecAD(root=products.folder.parent, category="nut", num_workers=0)
     again.setup()
     assert len(again.test_data) == 15
+
+
+def test_every_file_shows_the_part_of_its_number_and_no_part_comes_twice(products):
+    products.prepare_data()
+    paths = [path for split in ("train", "test") for path in (products.folder / split).rglob("*.png")]
+    assert sorted(int(path.stem) for path in paths) == list(range(18))
+    assert len({path.read_bytes() for path in paths}) == 18
+    for path in paths:
+        kind = path.parent.name
+        shot = render("nut", 0, int(path.stem), None if kind == "good" else kind, size=48)
+        np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], shot.image)
+
+
+def test_red_comes_first_and_blue_last_in_files_and_in_batches(tmp_path):
+    brown = RenderedProducts("wood", root=tmp_path, image_size=48, **COUNTS)
+    brown.setup()
+    written = np.array(Image.open(brown.folder / "train" / "good" / "000.png")) / 255  # (48, 48, 3)
+    read = next(iter(brown.train_dataloader())).image  # (3, 3, 48, 48)
+    for red, green, blue in (written.mean((0, 1)), read.mean((0, 2, 3))):
+        assert red > green + 0.05 > blue + 0.1
 
 
 def test_cloth_shows_defects_of_its_own(tmp_path):

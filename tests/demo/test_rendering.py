@@ -6,10 +6,31 @@ import pytest
 
 from anomalib_aprilgan.demo.categories import ADAPTER_TRAINING, CATEGORIES, CLIP_TRAINING, HELD_OUT, defects_of
 from anomalib_aprilgan.demo.cloth import fibrous
-from anomalib_aprilgan.demo.defects import DEFECTS
-from anomalib_aprilgan.demo.drawing import look
+from anomalib_aprilgan.demo.defects import DEFECTS, Damage, stain
+from anomalib_aprilgan.demo.drawing import Product, fill, look
 from anomalib_aprilgan.demo.objects import OBJECTS
-from anomalib_aprilgan.demo.rendering import SMALLEST_DEFECT, render
+from anomalib_aprilgan.demo.rendering import RENDERER, SMALLEST_DEFECT, render
+
+# Parts 0, 1, ... of line 2, none of them with letters: category, defect, means of 4 x 4 areas, means of red, green and
+# blue, and the mean step from pixel to pixel.
+PINNED_RENDERER = 9
+FINGERPRINTS = """\
+wood good 130 139 136 127 147 152 138 122 170 154 135 132 167 150 141 162 186 142 103 10
+knit scratch 87 100 89 100 80 116 92 105 81 100 116 107 85 91 112 107 98 98 98 9
+gear crack 80 104 116 83 121 151 158 125 126 167 158 117 100 129 130 98 119 133 117 7
+leather hole 38 36 36 35 38 38 37 38 39 38 39 40 44 40 40 41 39 38 38 5
+tile stain 130 119 141 140 143 138 147 148 155 140 134 138 161 155 152 146 120 90 220 3
+brick contamination 121 95 132 136 122 125 128 131 117 120 122 124 112 115 117 119 119 119 124 4
+bottle dent 111 145 141 131 167 143 173 144 179 150 192 145 122 141 157 133 147 155 143 5
+screw discolouration 216 193 194 223 194 119 147 204 205 74 71 206 232 209 214 249 191 182 180 5
+nut missing 14 39 25 17 42 109 95 54 57 86 92 57 13 66 63 18 64 56 39 3
+grass fibre 92 103 109 116 107 107 108 121 102 102 110 121 97 107 109 120 108 108 108 4
+grid deformation 94 99 88 105 111 118 98 110 121 122 105 120 121 113 110 134 104 121 108 5
+marble misplaced 91 70 61 71 73 85 121 67 73 73 65 52 79 65 56 48 68 75 73 3
+bearing burn 153 143 140 153 152 134 133 149 133 107 135 157 155 153 151 164 145 145 145 7
+wool frayed 97 100 99 101 108 108 110 112 120 119 121 121 128 127 128 129 114 114 114 5
+nonwoven worn 190 187 176 175 183 172 166 161 172 163 158 148 160 152 141 134 143 178 173 43
+"""
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -76,6 +97,47 @@ def contrast(image: np.ndarray, mask: np.ndarray) -> float:
 def steps(image: np.ndarray, mask: np.ndarray) -> float:
     """Mean step from pixel to pixel under a mask, in grey levels."""
     return np.abs(np.diff(image.astype(float).mean(axis=2), axis=1))[mask[:, 1:] & mask[:, :-1]].mean()
+
+
+@pytest.mark.parametrize("part", range(15))
+def test_pictures_stay_as_they_are_while_the_renderer_keeps_its_number(part):
+    category, kind, *pinned = FINGERPRINTS.splitlines()[part].split()
+    image = render(category, 2, part, None if kind == "good" else kind).image
+    areas = image.reshape(4, 56, 4, 56, 3).mean((1, 3, 4))
+    found = [*areas.ravel(), *image.mean((0, 1)), steps(image, np.ones((224, 224), bool))]
+    told = "Pictures have changed: raise RENDERER, so that old files are not taken for new ones, then pin anew."
+    assert found == pytest.approx([int(level) for level in pinned], abs=1), told
+    assert RENDERER == PINNED_RENDERER, "RENDERER has changed: pin the fingerprints anew, and the number with them."
+
+
+@pytest.mark.parametrize("line", range(6))
+def test_wood_is_brown_in_every_line(line):
+    red, green, blue = render("wood", line, size=64).image.mean((0, 1))
+    assert red > green + 10 > blue + 20
+
+
+def test_masks_are_the_pixels_that_a_defect_covers_at_least_half(monkeypatch):
+    shares = np.repeat(np.float32([0, 0.25, 0.49, 0.5, 0.75, 1]), 4)  # from left to right
+    covered = np.tile(shares, (24, 1))
+    monkeypatch.setitem(DEFECTS, "hole", lambda _view, product, *_: Damage(product, covered))
+    np.testing.assert_array_equal(render("leather", defect="hole", size=24).mask, np.tile(np.arange(24) >= 12, (24, 1)))
+
+
+def test_from_part_to_part_a_defect_lies_elsewhere_in_any_quarter_of_the_picture():
+    holes = [render("leather", part=part, defect="hole", size=64).mask for part in range(16)]
+    centres = np.array([np.argwhere(hole).mean(0) for hole in holes])
+    assert {tuple(quadrant) for quadrant in (centres < 32).tolist()} == {(a, b) for a in (0, 1) for b in (0, 1)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_quarter_to_six_tenths_of_a_pattern_show_through_a_stain(seed):
+    view = look(64)
+    stripes = fill(view, (0.3, 0.3, 0.3))
+    stripes[:, ::2] += np.float32(0.1)
+    product, mask = stain(view, Product(stripes, np.ones((64, 64), np.float32)), (0, 0), np.random.default_rng(seed))
+    inside = (mask[:, 1:] == 1) & (mask[:, :-1] == 1)
+    left = np.median(np.abs(np.diff(product.image, axis=1))[inside]) / 0.1
+    assert 0.25 <= left <= 0.6
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,19 @@ class TestVerdicts:
         post_processor.image_sensitivity = 0.6
         assert judge(post_processor, scores)[1] == [False, False, True, True]
 
+    @pytest.mark.parametrize(("image", "pixel"), [(0.5, 0.5), (0.8, 0.5), (0.5, 0.8), (0.3, 0.6)])
+    @pytest.mark.parametrize("by_constructor", [True, False])
+    def test_either_sensitivity_moves_its_own_limit_alone(self, image, pixel, by_constructor):
+        given = {"image_sensitivity": image, "pixel_sensitivity": pixel}
+        post_processor = ProbabilityPostProcessor(**given if by_constructor else {})
+        if not by_constructor:
+            post_processor.image_sensitivity, post_processor.pixel_sensitivity = image, pixel
+        scores = [0.15, 0.25, 0.45, 0.65, 0.85]
+        batch = batch_of(scores, maps=torch.tensor(scores).reshape(5, 1, 1))
+        post_processor.on_test_batch_end(None, None, batch)
+        assert batch.pred_label.tolist() == [score > 1 - image for score in scores]
+        assert batch.pred_mask.flatten().tolist() == [score > 1 - pixel for score in scores]
+
 
 class TestWithoutValidation:
     def test_scores_stay_and_labels_say_whether_they_exceed_one_half(self):
@@ -231,9 +244,10 @@ class TestTinyScores:
 class TestState:
     def test_thresholds_and_sensitivities_come_back(self):
         saved = fitted(batch_of([0.1, 0.2, 0.6, 0.8], [0, 0, 1, 1]))
-        saved.image_sensitivity = 0.7
+        saved.image_sensitivity, saved.pixel_sensitivity = 0.7, 0.6
         restored = ProbabilityPostProcessor()
         restored.load_state_dict(saved.state_dict())
         restored.load_checkpoint_config(json.loads(json.dumps(saved.checkpoint_config())))
         scores = [0.1, 0.5, 0.6, 0.9]
         assert judge(restored, scores) == judge(saved, scores)
+        assert restored.pixel_sensitivity == pytest.approx(0.6)
