@@ -90,6 +90,23 @@ def test_pictures_are_drawn_at_the_largest_size_of_their_stage(whole):
     assert sizes == {(32, 32), (40, 40)}
 
 
+def test_second_stage_goes_on_from_the_first_with_other_pictures(drawn, monkeypatch):
+    starts, stages = [], []
+
+    def fit(model, batches, *_):
+        starts.append(model.clip.text_projection.clone())
+        pool = batches.pool
+        stages.append((batches.seed, pool.seed, pool.shares, batches.sizes, model.learning_rate, model.first_scale))
+
+    monkeypatch.setattr(module, "_fit", fit)
+    train_clip(drawn, **SMALL)
+    assert stages == [
+        (0, 0, {"nonwoven": 0.0}, [32, 32, 32, 32, 40, 40], 5e-4, 30.0),
+        (1, 1, {"nonwoven": 0.5}, [32, 32, 32, 32], 3e-4, 100.0),
+    ]
+    assert torch.equal(*starts)
+
+
 def test_another_training_in_the_same_folder_begins_anew(tmp_path, drawn, epochs, whole):
     other = {**SMALL, "stages": (replace(SHORT, schedule={32: 1, 40: 1}), SHORTER)}
     both = shutil.copytree(whole, tmp_path / "both")
@@ -115,6 +132,14 @@ def test_weights_are_the_average_of_both_stages(tmp_path, monkeypatch, epochs, w
         torch.testing.assert_close(weight.float(), expected, rtol=rounding, atol=1e-4, msg=name)
         moved += int(not torch.equal(before[name], after[name]))
     assert moved > 50
+
+
+def test_share_in_the_average_is_the_second_stages(drawn, monkeypatch):
+    ends = iter((1.0, 3.0))
+    monkeypatch.setattr(module, "_fit", lambda model, *_: model.clip.text_projection.data.fill_(next(ends)))
+    monkeypatch.setattr(module, "SECOND_SHARE", 0.25)
+    train_clip(drawn, **SMALL)
+    assert weights(drawn)["text_projection"].unique().tolist() == [0.75 * 1 + 0.25 * 3]
 
 
 @pytest.mark.slow

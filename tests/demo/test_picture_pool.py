@@ -95,6 +95,26 @@ def test_varied_pictures_keep_most_of_the_defect_where_it_shows(seed):
     assert (changed == shown.mask).mean() > 0.97
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_both_pictures_are_shown_in_the_same_colours(seed):
+    images = np.full((2, 64, 64, 3), (200, 120, 40), np.uint8)
+    mask = np.zeros((64, 64), bool)
+    mask[24:32, 24:32] = True
+    images[1][mask] = 255
+    shown = vary(Pair(images, mask, "tile", is_same_part=False), 32, np.random.default_rng(seed))
+    good, bad = shown.images[:, ~shown.mask].mean(1)
+    np.testing.assert_allclose(good, bad, atol=5)  # channels are at least 60 apart, if there is colour
+
+
+@pytest.mark.parametrize(("rows", "columns", "is_defect"), [(2, 1, True), (8, 8, False)], ids=["stripes", "dots"])
+def test_a_pixel_is_defective_if_a_third_of_it_was(rows, columns, is_defect):
+    mask = np.zeros((64, 64), bool)
+    mask[::rows, ::columns] = True
+    pair = Pair(np.zeros((2, 64, 64, 3), np.uint8), mask, "tile", is_same_part=False)
+    for seed in range(20):  # 2.8 to 4 pixels on a side become one
+        assert (vary(pair, 16, np.random.default_rng(seed)).mask == is_defect).all()
+
+
 def test_defects_fade_only_where_the_same_part_is_shown():
     images, mask = np.full((2, 32, 32, 3), 160, np.uint8), np.zeros((32, 32), bool)
     mask[8:24, 8:24] = True

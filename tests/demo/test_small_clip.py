@@ -1,16 +1,27 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
+from copy import deepcopy
+
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import load_file
+from torch import distributed
+from torch.nn.functional import normalize
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import normalize as with_mean_and_std
 
 from anomalib_aprilgan.components.clip_source import CLIPSource
+from anomalib_aprilgan.components.clip_tower import CLIPTower, patch_tokens
 from anomalib_aprilgan.components.precision import narrow
+from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import TextEncoder
 from anomalib_aprilgan.demo import small_clip
 from anomalib_aprilgan.demo.categories import CLIP_TRAINING
 from anomalib_aprilgan.demo.clip_batches import GENERAL_NAMES, PairBatch, PairBatches
+from anomalib_aprilgan.demo.clip_losses import name_loss, patch_loss, rank_loss, state_loss
 from anomalib_aprilgan.demo.picture_pool import PicturePool
 from anomalib_aprilgan.demo.small_clip import SmallCLIP, WordTable
 
@@ -33,6 +44,15 @@ def model() -> SmallCLIP:
     return SmallCLIP(["apple", "bridge", *CLIP_TRAINING], steps=10, learning_rate=5e-4, first_scale=30.0).eval()
 
 
+@pytest.fixture(scope="module")
+def source(model, tmp_path_factory) -> CLIPSource:
+    """What the model saves, as the package reads it."""
+    folder = tmp_path_factory.mktemp("saved")
+    model.save(str(folder / "model.safetensors"))
+    (folder / "config.json").write_text(small_clip.json_config(), encoding="utf-8")
+    return CLIPSource.resolve(str(folder / "config.json"), str(folder / "model.safetensors"))
+
+
 def test_batch_holds_good_and_defective_parts(batch):
     assert batch.images.shape == (6, 3, 32, 32)
     assert batch.images.dtype == torch.uint8
@@ -46,6 +66,20 @@ def test_a_step_has_its_own_batch_whoever_asks(pool, batch):
     assert len(again) == 2
     assert torch.equal(again[1].images, batch.images)
     assert not torch.equal(again[0].images, batch.images)
+
+
+def test_processes_have_other_pictures_and_half_of_the_pairs_each(pool, monkeypatch):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    taken, shares = [], []
+    read = PicturePool.__getitem__
+    monkeypatch.setattr(PicturePool, "__getitem__", lambda self, number: taken.append(number) or read(self, number))
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        shares.append(PairBatches(pool, [32], pairs=8, nouns=("apple",), seed=0)[0])
+    assert [len(share.names) for share in shares] == [4, 4]
+    assert [len(share.images) for share in shares] == [8, 8]
+    assert set(taken[:4]) != set(taken[4:])
 
 
 def test_untrue_names_are_marked_and_inventions_have_no_other(pool):
@@ -77,6 +111,62 @@ def test_loss_teaches_image_and_text_tower_and_heads(model, batch, monkeypatch):
     assert taught >= {"clip.visual", "clip.transformer", "clip.text_projection", "words.table", "heads.2", "heads.5"}
 
 
+@torch.no_grad()
+def test_images_are_seen_as_the_package_sees_them(model, source, batch):
+    pooled, patches = model.encode_images(batch.images)
+    images = with_mean_and_std(batch.images / 255, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    tower = CLIPTower(source, image_size=32, layers=[2, 4, 5, 6])
+    features = tower(images)
+    *inner, last = [patch_tokens(stage) for stage in features.stages]
+    taught = [model.heads[block](tokens) for block, tokens in zip("245", inner, strict=True)]
+    expected = [normalize(each, dim=-1) for each in (features.pooled, *taught, tower.project(last))]
+    for ours, theirs in zip((pooled, *patches), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)  # saved in half precision
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("global_step", "scale"), [(0, 30.0), (4, 65.0), (20, 100.0)])  # 0, 2 and 10 steps of each
+def test_loss_is_the_sum_of_its_parts(model, batch, monkeypatch, global_step, scale):
+    monkeypatch.setattr(SmallCLIP, "global_step", global_step)
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    masks, target = torch.zeros(6, 32, 32, dtype=torch.bool), torch.zeros(6, 16)
+    for defective, (columns, share) in zip((3, 4, 5), ((1, 0.5), (2, 1), (8, 1)), strict=True):  # of the first patch
+        masks[defective, :8, :columns], target[defective, 0] = True, share
+    batch = batch._replace(masks=masks, names=["apple", "bridge", "apple"], is_true_name=torch.tensor([True] * 3))
+    texts = model._texts(batch.names)
+    of_images = torch.cat([texts, texts])
+    pooled, patches = model.encode_images(batch.images)
+    *inner, last = [patch_loss(each, of_images, target, scale) for each in patches]
+    expected = state_loss(pooled, of_images, scale) + rank_loss(pooled, of_images, scale)
+    expected += 0.3 * name_loss(pooled, texts, batch.names, batch.is_true_name, scale)
+    torch.testing.assert_close(model.loss(batch), expected + 2 * last + 2 * sum(inner) / 3)
+
+
+def test_each_name_is_called_normal_and_anomalous_in_the_same_words(model, monkeypatch):
+    said, encode = [], model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda sentences: said.extend(sentences) or encode(sentences))
+    texts = model._texts(["apple", "bridge"])
+    for name, normal, anomalous in zip(["apple", "bridge"], said[::2], said[1::2], strict=True):
+        possible = PromptEnsemble().sentences(name)
+        assert possible.normal.index(normal) % 35 == possible.anomalous.index(anomalous) % 35  # number of templates
+    torch.testing.assert_close(texts[:, 0], encode(said[::2]))
+    torch.testing.assert_close(texts[:, 1], encode(said[1::2]))
+
+
+def test_steps_move_each_part_by_its_rate(batch):
+    model = SmallCLIP(["apple", "bridge", *CLIP_TRAINING], steps=40, learning_rate=5e-4, first_scale=30.0)
+    before = deepcopy(model.state_dict())
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
+    trainer.fit(model, DataLoader([batch, batch], batch_size=None))
+    names = ("clip.visual.transformer.resblocks.3.mlp.c_fc.weight", "heads.4.weight", "clip.logit_scale")
+    muons, adamws, none = ((model.state_dict()[name] - before[name]).square().mean().sqrt() for name in names)
+    rates = 5e-4 / 25 + 5e-4  # of AdamW in two steps: the warm-up begins and is over; Muon's are four times as large
+    # Two steps in not quite the same direction; in each, Muon moves a number by 0.2 of its rate, AdamW by all of it.
+    assert 0.5 < muons / (0.2 * 4 * rates) < 1
+    assert 0.5 < adamws / rates < 1
+    assert none == 0
+
+
 def test_loss_is_the_same_however_many_images_go_at_once(model, batch, monkeypatch):
     monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
     losses = []
@@ -86,12 +176,9 @@ def test_loss_is_the_same_however_many_images_go_at_once(model, batch, monkeypat
     torch.testing.assert_close(*losses)
 
 
-def test_saved_weights_are_open_clips_and_give_the_same_text_features(model, tmp_path):
-    model.save(str(tmp_path / "model.safetensors"))
-    (tmp_path / "config.json").write_text(small_clip.json_config(), encoding="utf-8")
-    source = CLIPSource.resolve(str(tmp_path / "config.json"), str(tmp_path / "model.safetensors"))
+def test_saved_weights_are_open_clips_and_give_the_same_text_features(model, source):
     sentences = ["a photo of a damaged apple.", "a photo of a grid without flaw."]
-    features = torch.nn.functional.normalize(TextEncoder(source)(sentences), dim=-1)
+    features = normalize(TextEncoder(source)(sentences), dim=-1)
     with torch.no_grad():
         torch.testing.assert_close(features, model.encode_text(sentences), atol=5e-3, rtol=0)  # saved in half precision
 
