@@ -118,6 +118,7 @@ def predict_folder(
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        OSError: If output or maps cannot be written.
         ValueError: If it holds no image, or the output was begun differently or is of another format.
         ConnectionError: If another process that shares the work is gone.
         ChildProcessError: If a process that reads photos was killed.
@@ -125,12 +126,18 @@ def predict_folder(
     """
     with stopped_by_signals() as stop:
         paths, journal = list_photos(folder), Journal(output)
+        _make_folder("output", output.parent)
+        if maps is not None:
+            _make_folder("maps", maps)
         model = _prepare(build())
         # Photos are known by their names in the folder: another one may have the same.
         folders = {"data": str(folder.resolve()), "maps": maps and str(maps.resolve())}
         done = journal.open({**_description(model), **folders})
         names = [name_of(path, folder) for path in paths]
-        open_paths = [path for path, name in zip(paths, names, strict=True) if name not in done]
+        finished = journal.finished_at()
+        open_paths = [
+            path for path, name in zip(paths, names, strict=True) if name not in done or _changed_after(finished, path)
+        ]
         logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
         writer: Any = ResultWriter(journal, maps, stop)
         model.evaluator, model.visualizer = None, writer
@@ -155,6 +162,23 @@ def predict_folder(
         if unjudged := _unjudged(names, journal):
             journal.append(trainer.global_rank, unjudged)
         return journal.finish(names)
+
+
+def _changed_after(seconds: float, photo: Path) -> bool:
+    return photo.exists() and photo.stat().st_mtime > seconds
+
+
+def _make_folder(option: str, folder: Path) -> None:
+    """Make a folder before any work.
+
+    Raises:
+        OSError: If that is impossible; the option is named.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{option} cannot be written: there is no folder {str(folder)!r} and none can be made ({error.strerror})."
+        raise OSError(msg) from error
 
 
 def _prepare(model: Detector) -> Detector:

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError  # ruff: ignore[suspicious-pickle-import] - only the error of a refused pickle
 from typing import Any, TypeAlias
 
 import torch
@@ -47,5 +48,9 @@ def build_detector(model: Mapping[str, Any] | None, ckpt_path: str | Path | None
 
 def _class_in(ckpt_path: str | Path) -> type[Detector]:
     """Whose checkpoint it is; that of any other model is left to AprilGAN, which refuses it."""
-    content = torch.load(ckpt_path, map_location="meta", weights_only=True)
+    try:
+        content = torch.load(ckpt_path, map_location="meta", weights_only=True)
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        msg = f"ckpt_path={str(ckpt_path)!r} is no checkpoint. Give a run's weights/lightning/model.ckpt."
+        raise ValueError(msg) from error
     return next((detector for entry, detector in DETECTORS.items() if entry in content), AprilGAN)

@@ -6,6 +6,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -87,6 +88,10 @@ class Journal:
             write_atomically(self.description, json.dumps(description).encode())
         return {row.path for row in self.rows() if not row.error}
 
+    def finished_at(self) -> float:
+        """When the table was written, in seconds since the epoch; infinity if it is not there."""
+        return self.path.stat().st_mtime if self.path.exists() else math.inf
+
     def append(self, rank: int, rows: Iterable[Row]) -> None:
         """Write rows to the part of a process, at once."""
         text = io.StringIO(newline="")
@@ -141,6 +146,9 @@ class Journal:
         if not self.path.exists():
             return
         table = pd.read_csv(self.path, dtype=str) if self.path.suffix == ".csv" else pd.read_parquet(self.path)
+        if missing := [name for name in Row._fields if name not in table]:
+            msg = f"{self.path} has no columns {', '.join(missing)}: another program has changed it. {REMEDY}"
+            raise ValueError(msg)
         for cells in table[list(Row._fields)].itertuples(index=False):
             yield _parse(["" if pd.isna(cell) else str(cell) for cell in cells])
 

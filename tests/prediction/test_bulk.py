@@ -378,6 +378,34 @@ def test_a_checkpoint_that_is_not_there_is_told(folder, tmp_path, capsys):
     assert "gone.ckpt' is no file. Give a run's " in capsys.readouterr().err
 
 
+def test_a_file_that_is_no_checkpoint_is_told(folder, tmp_path, capsys):
+    arguments = ["predict", f"--data={folder}", f"--output={tmp_path / 'all.csv'}", f"--ckpt_path={folder / 'b.png'}"]
+    assert main(arguments) == 2
+    assert re.search(r"error: ckpt_path='.*b\.png' is no checkpoint\. Give a run's", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("option", ["output", "maps"])
+def test_folders_that_cannot_be_made_are_told_before_any_work(option, tiny_arguments, folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    output = tmp_path / ("file" if option == "output" else ".") / "all.csv"
+    arguments = [*words(tiny_arguments, folder, output), *([f"--maps={tmp_path / 'file'}"] if option == "maps" else [])]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert re.search(rf"error: {option} cannot be written: there is no folder '.*file' and none can be made \(", told)
+
+
+def test_photos_that_changed_after_the_table_was_written_are_judged_anew(build, folder, tmp_path, monkeypatch):
+    photos_folder = Path(shutil.copytree(folder, tmp_path / "photos"))
+    before = {row.path: row.score for row in predict(build(), photos_folder, tmp_path / "all.csv")}
+    shutil.copyfile(folder / "a.png", photos_folder / "b.png")
+    os.utime(photos_folder / "b.png", (time.time() + 5, time.time() + 5))
+    read = count_reads(monkeypatch)
+    after = {row.path: row.score for row in predict(build(), photos_folder, tmp_path / "all.csv")}
+    assert sorted(read) == ["b.png", *BROKEN]
+    assert after == {**before, "b.png": pytest.approx(before["a.png"], abs=1e-6)}
+    assert before["a.png"] != before["b.png"]
+
+
 def test_command_with_a_checkpoint(build, folder, tmp_path):
     model, engine = build(), Engine(default_root_dir=tmp_path, accelerator="cpu")
     engine.predict(model, data_path=folder / "b.png")

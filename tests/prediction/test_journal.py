@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +81,11 @@ def test_rows_of_the_table_and_of_a_later_run_are_one(tmp_path):
     again.append(0, [Row("c.png", 0.5, 1)])
     assert again.finish(row.path for row in ROWS) == [*ROWS[:2], Row("c.png", 0.5, 1)]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["all.csv", "all.csv.model.json"]
+
+
+def test_a_table_that_another_program_has_changed_is_refused(tmp_path):
+    journal, _ = begun(tmp_path)
+    journal.finish(row.path for row in ROWS)
+    journal.path.write_text(journal.path.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"all\.csv has no columns path, score, label, map, error: another program"):
+        Journal(journal.path).open(MODEL)
