@@ -173,11 +173,14 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         if self._trainer is None:
             self._settle()
 
-    def on_predict_start(self) -> None:
+    def on_validation_start(self) -> None:
         """Settle class name and references."""
         self._settle()
 
-    on_validation_start = on_predict_start
+    def on_predict_start(self) -> None:
+        """Settle class name and references, and tell if references are among the images."""
+        self._settle()
+        warn_of_references(self.reference_paths, self._trainer)
 
     def on_test_start(self) -> None:
         """Settle class name and references, and tell if adapters or references have seen the data under test."""
@@ -231,13 +234,8 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
         return getattr(self._trainer, "datamodule", None)
 
     def _find_class_name(self) -> str:
-        known = (
-            self.class_name,
-            getattr(self._datamodule, "category", None),  # the empty string in a Folder
-            getattr(self._datamodule, "name", None),
-            self.model.class_name,
-        )
-        return next((name for name in known if name), DEFAULT_CLASS_NAME)
+        of_data = (getattr(self._datamodule, name, None) for name in ("category", "name"))  # category "" in a Folder
+        return next((name for name in (self.class_name, *of_data, self.model.class_name) if name), DEFAULT_CLASS_NAME)
 
     def _draw_references(self) -> list[tuple[Path, int, int]]:
         """Those to use and their versions, drawn anew in every run; in a run without data, those of an earlier one."""

@@ -6,7 +6,6 @@
 import logging
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,6 @@ ALPHA_MODES = frozenset({"RGBA", "LA"})
 SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 DEEP_MODES = SIXTEEN_BIT_MODES | {"F"}
 MAX_16_BIT = 65535
-MAX_12_BIT = 4095
 MAX_REPORTED = 10
 # What Pillow raises on files that it cannot decode, or refuses for their size.
 UNDECODABLE = (OSError, SyntaxError, Image.DecompressionBombError)
@@ -118,19 +116,27 @@ def _decode(image: Image.Image, path: str | Path) -> torch.Tensor:
             f"{path} holds values from {lowest} to {highest}, outside of 16 bits. Save it with 8 or 16 bits a channel."
         )
         raise ValueError(msg)
-    if values.max() <= MAX_12_BIT:
-        _warn_of_dark_images(str(Path(path).parent))
+    if highest <= MAX_16_BIT // 2:
+        _warn_of_dark_images(str(Path(path).parent), Path(path).name, highest.bit_length())
     return (values / MAX_16_BIT).expand(3, -1, -1)
 
 
-@cache  # once a folder
-def _warn_of_dark_images(folder: str) -> None:
-    logger.warning(
-        "16-bit images in %s use %d levels at most, as those of 12-bit cameras do: they are taken as they are, nearly "
-        "black. If they are 12-bit, multiply their values by 16 and save them anew.",
-        folder,
-        MAX_12_BIT + 1,
-    )
+_FOLDERS_TOLD: set[str] = set()
+
+
+def _warn_of_dark_images(folder: str, name: str, bits: int) -> None:
+    """Tell of it once a folder."""
+    if folder not in _FOLDERS_TOLD:
+        _FOLDERS_TOLD.add(folder)
+        logger.warning(
+            "16-bit images in %s are dark: the values of %s, the first, need %d bits only. They are taken as they are. "
+            "If the camera has %d bits, multiply its values by %d and save them anew.",
+            folder,
+            name,
+            bits,
+            max(bits, 10),
+            2 ** (16 - max(bits, 10)),
+        )
 
 
 def needs_own_reader(path: str | Path) -> bool:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tests on data that the model knows, by training or as references: told loudly, and marked in the results."""
+"""Tests on data that the model knows, by training or as references: logged as a warning, and marked in the results."""
 
 import logging
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.data import AuxiliaryData
@@ -54,23 +55,29 @@ def warn_of_leaks(part: str, trained_on: str | None, trainer: Trainer | None) ->
 
 
 def references_under_test(paths: Sequence[str], trainer: Trainer | None) -> list[str]:
-    """Those of the references that are images under test, too; none where the datamodule lists no images."""
-    data: Any = getattr(getattr(trainer, "datamodule", None), "test_data", None)
-    samples = getattr(data, "samples", None)
-    if samples is None:
-        return []
-    tested = {Path(path).resolve() for path in samples.image_path}
-    return [path for path in paths if Path(path).resolve() in tested]
+    """Those of the references that are images to test or to predict, too; none where nobody lists these."""
+    judged = {Path(path).resolve() for path in _images_to_judge(trainer)}
+    return [path for path in paths if Path(path).resolve() in judged]
+
+
+def _images_to_judge(trainer: Any) -> list[str | Path]:  # ruff: ignore[any-type] - its loaders may be anything
+    """Images of a prediction's loaders, else of the datamodule's test."""
+    loaders = getattr(trainer, "predict_dataloaders", None) or []
+    if isinstance(loaders, DataLoader):
+        loaders = [loaders]
+    datasets = [loader.dataset for loader in loaders if isinstance(loader, DataLoader)]
+    lists = [getattr(data, "image_filenames", None) or getattr(data, "paths", []) for data in datasets]
+    samples = getattr(getattr(getattr(trainer, "datamodule", None), "test_data", None), "samples", None)
+    return [path for paths in [*lists, [] if samples is None else samples.image_path] for path in paths]
 
 
 def warn_of_references(paths: Sequence[str], trainer: Trainer | None) -> None:
     """Tell of :func:`references_under_test`, if there are any."""
     if known := references_under_test(paths, trainer):
         logger.warning(
-            "%d of %d references are images under test, %s: the results flatter the model, and are marked with %s. "
-            "Leave few_shot_source out, to draw references from the training images, or name other images.",
+            "%d of %d references are images under test, %s: they look normal to the model, whatever they show. Leave "
+            "few_shot_source out, to draw references from the training images, or name other images.",
             len(known),
             len(paths),
             ", ".join(known[:5]) + (" and others" if known[5:] else ""),
-            REFERENCES_MARK,
         )

@@ -195,6 +195,12 @@ class TestReferences:
         assert ("1 of 2 references are images under test" in caplog.text) == is_under_test
         assert (REFERENCES_MARK in reported) == is_under_test
 
+    @pytest.mark.parametrize("judged", ["bad", "good"])
+    def test_those_that_are_predicted_are_told(self, judged, root, arguments, engine, caplog):
+        model = AprilGAN(k_shot=2, few_shot_source=root / "good", **arguments)
+        engine().predict(model, data_path=root / judged)
+        assert ("2 of 2 references are images under test" in caplog.text) == (judged == "good")
+
     def test_source_without_shots_is_told(self, root, arguments, caplog):
         AprilGAN(few_shot_source=root / "good", **arguments)
         assert "few_shot_source is not used: k_shot is 0" in caplog.text

@@ -114,6 +114,20 @@ class TestReading:
         assert not needs_own_reader(path)
         torch.testing.assert_close(read_image(path).flatten() * 255, torch.tensor(expected).float())
 
+    @pytest.mark.parametrize(
+        ("highest", "bits", "factor"), [(255, 8, 64), (4095, 12, 16), (16383, 14, 4), (32767, 15, 2), (32768, 16, 0)]
+    )
+    def test_values_of_fewer_bits_are_told_once_a_folder(self, tmp_path, caplog, highest, bits, factor):
+        for name in ("a.png", "b.png"):
+            image = read_image(save(tmp_path / name, np.array([[0, highest]], dtype=np.uint16)))
+            assert image.max().item() == pytest.approx(highest / 65535)
+        if factor:
+            [told] = caplog.messages
+            assert f"the values of a.png, the first, need {bits} bits only" in told
+            assert f"multiply its values by {factor} and" in told
+        else:
+            assert not caplog.messages
+
     def test_32_bits_with_the_values_of_16_are_taken(self, tmp_path):
         path = save(tmp_path / "image.tiff", DEEP.astype(np.int32))
         assert torch.equal(read_image(path), read_image(save(tmp_path / "deep.tiff", DEEP)))
