@@ -124,7 +124,7 @@ def predict(
     """Judge a folder of any number of photos; started again, it goes on where it was stopped.
 
     Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end, and tried again by the
-    next start. A photo is known by its path in the folder: for other photos of the same names choose another output.
+    next start. A photo is known by its path in the folder; one that changed after the table was written is judged anew.
 
     Args:
         data: Folder of photos, searched with its subfolders.
