@@ -118,8 +118,9 @@ class AnomalyCLIP(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  
 
     # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
     @torch.inference_mode(mode=False)
-    def _settle(self) -> None:
+    def _settle(self, *, keeps_references: bool = True) -> None:
         """Take published prompts that have not seen the data under test, unless the choice is made."""
+        del keeps_references  # it has none
         if not self.chooses_prompts or self._is_restored:
             return
         names = data_under_test(self._trainer)

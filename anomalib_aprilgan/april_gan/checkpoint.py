@@ -80,8 +80,9 @@ def unused_arguments(
         dict[str, Any]: Those that somebody has set, by name.
     """
     source = given["few_shot_source"]
-    folders = [Path(entry).absolute() for entry in ([source] if isinstance(source, str) else source or [])]
-    references = [Path(path).absolute() for path in saved["reference_paths"]]
+    entries = [source] if isinstance(source, (str, Path)) else source or []
+    folders = [Path(entry).expanduser().resolve() for entry in entries]
+    references = [Path(path).expanduser().resolve() for path in saved["reference_paths"]]
     unused = {
         "few_shot_source": source is not None
         and not all(any(path.is_relative_to(folder) for folder in folders) for path in references),

@@ -203,13 +203,14 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
 
     # Lightning is in inference mode here; tensors made in it could never be overwritten by a checkpoint.
     @torch.inference_mode(mode=False)
-    def _settle(self) -> None:
+    def _settle(self, *, keeps_references: bool = False) -> None:
         if self._is_restored:
             return  # a restored model keeps what its checkpoint says
-        if self.few_shot_source is not None:
+        has_them = keeps_references and self.model.is_few_shot
+        if self.few_shot_source is not None and not has_them:
             list_source(self.few_shot_source)  # a wrong folder is told before any work, even if k_shot is 0
         self._choose_adapters()
-        class_name, drawn = self._find_class_name(), self._draw_references()
+        class_name, drawn = self._find_class_name(), self._references if has_them else self._draw_references()
         is_new, are_new = class_name != self.model.class_name, drawn != self._references
         # In one call, which changes all or nothing: never one product's words with another's references.
         self.model.setup(class_name if is_new else None, self._load(drawn) if are_new else None)
@@ -272,7 +273,7 @@ class AprilGAN(SelfDescribingExport, AnomalibModule):  # type: ignore[misc]  # t
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen CLIP out, note what belongs to it, and need no other file but CLIP's when loaded."""
-        self._settle()  # perhaps nothing was judged so far
+        self._settle(keeps_references=True)  # perhaps nothing was judged so far
         super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"] = without_clip(self.state_dict())
         hyper_parameters = checkpoint["hyper_parameters"]

@@ -182,7 +182,7 @@ class CLIPSource:
         self._check_is_here()
         if self.path is not None:
             return load_tensors(self.path, wanted)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             # The same weights in every process, so that checkpoints need not hold them. ``torch.manual_seed`` would
             # seed GPUs, too.
             torch.default_generator.manual_seed(0)

@@ -112,7 +112,7 @@ def _download_alone(url: str, target: Path, blob: str, answer_seconds: float) ->
 
 @contextmanager
 def _lock(path: Path) -> Generator[None, None, None]:
-    """Hold a lock file; the system frees it when its process ends in any way."""
+    """Hold a lock file; where the file system knows locks, it is free when its process ends in any way."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -120,6 +120,8 @@ def _lock(path: Path) -> Generator[None, None, None]:
     except Timeout as error:
         msg = f"another process has held {path} for {LOCK_SECONDS:.0f} s"
         raise DownloadError(msg) from error
+    except NotImplementedError as error:  # of a file system without locks
+        raise OSError(str(error)) from error
     try:
         yield
     finally:

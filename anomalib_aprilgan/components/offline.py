@@ -9,11 +9,13 @@ from huggingface_hub import constants
 
 OFFLINE_VARIABLE = "ANOMALIB_APRILGAN_OFFLINE"
 HUB_OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+# The hub's client takes this one for the same.
+OTHER_VARIABLE = "TRANSFORMERS_OFFLINE"
 
 
 def forbidden_by() -> str | None:
     """The environment variable that forbids all downloads, or None if they are allowed."""
-    for variable in (OFFLINE_VARIABLE, HUB_OFFLINE_VARIABLE):
+    for variable in (OFFLINE_VARIABLE, HUB_OFFLINE_VARIABLE, OTHER_VARIABLE):
         if os.environ.get(variable, "").strip().lower() in {"1", "true", "yes", "on"}:
             return variable
     return HUB_OFFLINE_VARIABLE if constants.HF_HUB_OFFLINE else None  # as the hub's client understands it

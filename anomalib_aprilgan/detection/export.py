@@ -71,7 +71,7 @@ class SelfDescribingExport:
         The file names no folder of this machine. It judges as it is: CLIP's weights, which another class name would
         need, do not lie where it is loaded.
         """
-        self._settle()
+        self._settle(keeps_references=True)
         model = copy(self.model)  # tensors are shared
         model.source = self.model.source.without_folders()
         exported = ExportedModel(_by_itself(self.pre_processor), model, _by_itself(self.post_processor))
@@ -93,7 +93,7 @@ class SelfDescribingExport:
         if input_size is None and kwargs.get("dynamic_axes", DYNAMIC) is None:
             msg = "dynamic_axes=None fixes batch and size of the images. Name the size, too: input_size=(1024, 1024)."
             raise ValueError(msg)
-        self._settle()
+        self._settle(keeps_references=True)
         if self.model.clip.dtype == torch.bfloat16:
             logger.warning("ONNX Runtime cannot run bf16 on CPUs. Build the model with precision='fp32' to export it.")
         options = {**ONNX_DEFAULTS, **kwargs}

@@ -56,19 +56,29 @@ def warn_of_leaks(part: str, trained_on: str | None, trainer: Trainer | None) ->
 
 def references_under_test(paths: Sequence[str], trainer: Trainer | None) -> list[str]:
     """Those of the references that are images to test or to predict, too; none where nobody lists these."""
+    if not paths or trainer is None:
+        return []
+    known = {Path(path).resolve(): path for path in paths}
     judged = {Path(path).resolve() for path in _images_to_judge(trainer)}
-    return [path for path in paths if Path(path).resolve() in judged]
+    return [path for place, path in known.items() if place in judged]
 
 
-def _images_to_judge(trainer: Any) -> list[str | Path]:  # ruff: ignore[any-type] - its loaders may be anything
-    """Images of a prediction's loaders, else of the datamodule's test."""
-    loaders = getattr(trainer, "predict_dataloaders", None) or []
-    if isinstance(loaders, DataLoader):
-        loaders = [loaders]
-    datasets = [loader.dataset for loader in loaders if isinstance(loader, DataLoader)]
-    lists = [getattr(data, "image_filenames", None) or getattr(data, "paths", []) for data in datasets]
-    samples = getattr(getattr(getattr(trainer, "datamodule", None), "test_data", None), "samples", None)
-    return [path for paths in [*lists, [] if samples is None else samples.image_path] for path in paths]
+def _images_to_judge(trainer: Trainer) -> list[str | Path]:
+    """Images of anomalib's datasets, and of those that name them alike: of a prediction, else of a test."""
+    data: Any = getattr(getattr(trainer, "datamodule", None), "test_data", None)
+    if trainer.predicting:
+        loaders: Any = trainer.predict_dataloaders
+        loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+        datasets = [loader.dataset for loader in loaders if isinstance(loader, DataLoader)]
+    else:
+        datasets = [data]
+    return [path for dataset in datasets for path in _files_of(dataset)]
+
+
+def _files_of(dataset: Any) -> Sequence[str | Path]:  # ruff: ignore[any-type] - any dataset
+    samples = getattr(dataset, "samples", None)
+    files: Sequence[str | Path] = getattr(dataset, "image_filenames", []) if samples is None else samples.image_path
+    return files
 
 
 def warn_of_references(paths: Sequence[str], trainer: Trainer | None) -> None:

@@ -5,6 +5,8 @@
 
 import json
 import logging
+import math
+import os
 import signal
 import time
 from collections.abc import Callable, Generator
@@ -31,6 +33,8 @@ from .photos import list_photos, load_photos, name_of
 
 logger = logging.getLogger(__name__)
 
+# Of photos that nobody took, because machines that share a folder did not see the same in it at the start.
+UNJUDGED = "Not judged: another process did not see it. Start the same command again."
 # Seconds between two looks at whether other processes are done.
 PATIENCE = 0.05
 # How long a process that is done waits for the others: torch's own half an hour is less than slow machines need.
@@ -132,12 +136,11 @@ def predict_folder(
         model = _prepare(build())
         # Photos are known by their names in the folder: another one may have the same.
         folders = {"data": str(folder.resolve()), "maps": maps and str(maps.resolve())}
-        done = journal.open({**_description(model), **folders})
-        names = [name_of(path, folder) for path in paths]
-        finished = journal.finished_at()
-        open_paths = [
-            path for path, name in zip(paths, names, strict=True) if name not in done or _changed_after(finished, path)
-        ]
+        journal.open({**_description(model), **folders})
+        names, finished = [name_of(path, folder) for path in paths], journal.finished_at()
+        stale = {name for path, name in zip(paths, names, strict=True) if _changed_after(finished, path)}
+        done = {row.path for row in journal.rows(stale) if not row.error}
+        open_paths = [path for path, name in zip(paths, names, strict=True) if name not in done]
         logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
         writer: Any = ResultWriter(journal, maps, stop)
         model.evaluator, model.visualizer = None, writer
@@ -159,17 +162,21 @@ def predict_folder(
                 _wait_for(writer.others, stop)
         if not trainer.is_global_zero:
             return []
-        if unjudged := _unjudged(names, journal):
+        judged = {row.path for row in journal.rows(stale)}
+        if unjudged := [Row(name, None, None, error=UNJUDGED) for name in names if name not in judged]:
             journal.append(trainer.global_rank, unjudged)
-        return journal.finish(names)
+        return journal.finish(names, stale)
 
 
 def _changed_after(seconds: float, photo: Path) -> bool:
-    return photo.exists() and photo.stat().st_mtime > seconds
+    try:
+        return seconds < math.inf and photo.stat().st_mtime > seconds
+    except OSError:
+        return False  # whoever reads it says why
 
 
 def _make_folder(option: str, folder: Path) -> None:
-    """Make a folder before any work.
+    """Make a folder that can be written to, before any work.
 
     Raises:
         OSError: If that is impossible; the option is named.
@@ -179,6 +186,9 @@ def _make_folder(option: str, folder: Path) -> None:
     except OSError as error:
         msg = f"{option} cannot be written: there is no folder {str(folder)!r} and none can be made ({error.strerror})."
         raise OSError(msg) from error
+    if not os.access(folder, os.W_OK):
+        msg = f"{option} cannot be written: you may not write to the folder {str(folder)!r}. Name another one."
+        raise PermissionError(msg)
 
 
 def _prepare(model: Detector) -> Detector:
@@ -199,8 +209,9 @@ def _readers_told() -> Generator[None, None, None]:
     """
     try:
         yield
-    except (RuntimeError, ConnectionResetError, EOFError) as error:  # by whether it was sending a photo
-        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:  # by what it was doing
+        is_of_loader = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
+        if not is_of_loader or getattr(error, "filename", None) is not None:  # sockets have no file names
             raise
         msg = (
             f"A process that reads photos was killed ({error}), perhaps because memory ran out. Rows stay; start the "
@@ -254,13 +265,6 @@ def _wait_for(others: distributed.ProcessGroup, stop: Stop) -> None:
     except RuntimeError as error:
         msg = f"A process that shares the photos is gone ({error}). Rows stay; start the command again everywhere."
         raise ConnectionError(msg) from error
-
-
-def _unjudged(names: list[str], journal: Journal) -> list[Row]:
-    """Photos that nobody took, because machines that share a folder did not see the same in it at the start."""
-    judged = {row.path for row in journal.rows()}
-    error = "Not judged: another process did not see it. Start the same command again."
-    return [Row(name, None, None, error=error) for name in names if name not in judged]
 
 
 def _description(model: Detector) -> dict[str, Any]:

@@ -6,7 +6,6 @@
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from pickle import UnpicklingError  # ruff: ignore[suspicious-pickle-import] - only the error of a refused pickle
 from typing import Any, TypeAlias
 
 import torch
@@ -33,24 +32,28 @@ def build_detector(model: Mapping[str, Any] | None, ckpt_path: str | Path | None
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If the checkpoint is of another model.
     """
-    if ckpt_path and not Path(ckpt_path).is_file():
-        msg = f"ckpt_path={str(ckpt_path)!r} is no file. Give a run's weights/lightning/model.ckpt."
-        raise FileNotFoundError(msg)
+    known = _class_in(ckpt_path) if ckpt_path else AprilGAN
     detector: Any
     if model is not None:
         module, _, name = model["class_path"].rpartition(".")
         detector, arguments = getattr(import_module(module), name), model.get("init_args", {})
     else:
-        detector, arguments = _class_in(ckpt_path) if ckpt_path else AprilGAN, {}
+        detector, arguments = known, {}
     built: Detector = detector.load_from_checkpoint(ckpt_path, **arguments) if ckpt_path else detector(**arguments)
     return built
 
 
 def _class_in(ckpt_path: str | Path) -> type[Detector]:
     """Whose checkpoint it is; that of any other model is left to AprilGAN, which refuses it."""
+    remedy = "Give a run's weights/lightning/model.ckpt."
+    if not Path(ckpt_path).is_file():
+        msg = f"ckpt_path={str(ckpt_path)!r} is no file. {remedy}"
+        raise FileNotFoundError(msg)
     try:
         content = torch.load(ckpt_path, map_location="meta", weights_only=True)
-    except (UnpicklingError, EOFError, RuntimeError) as error:
-        msg = f"ckpt_path={str(ckpt_path)!r} is no checkpoint. Give a run's weights/lightning/model.ckpt."
+        return next((detector for entry, detector in DETECTORS.items() if entry in content), AprilGAN)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # the unpickler stumbles over other files in many ways
+        msg = f"ckpt_path={str(ckpt_path)!r} is no checkpoint of ours ({type(error).__name__}). {remedy}"
         raise ValueError(msg) from error
-    return next((detector for entry, detector in DETECTORS.items() if entry in content), AprilGAN)

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +44,7 @@ class Journal:
     """Rows on their way into a table.
 
     Every process appends to a part of its own, ``NAME.part-RANK``; ``finish`` makes the table of all parts. What a kill
-    has left of a row does not count. Two runs at once do work twice, and no harm.
+    has left of a row does not count. Two runs at once do work twice.
 
     Args:
         path (Path): The table, ``.csv`` or ``.parquet``.
@@ -63,14 +63,11 @@ class Journal:
         self.path = path
         self.description = path.with_name(f"{path.name}.model.json")
 
-    def open(self, description: dict[str, Any]) -> set[str]:
+    def open(self, description: dict[str, Any]) -> None:
         """Begin, or go on where an earlier run was stopped.
 
         Args:
             description (dict[str, Any]): What decides about the verdicts, as plain data.
-
-        Returns:
-            set[str]: Paths of photos that have a verdict; those that could not be read are tried again.
 
         Raises:
             ValueError: If the rows so far were made differently, or the table is not of this class.
@@ -86,10 +83,11 @@ class Journal:
         else:
             # Processes that begin at the same time write the same; none may read half of it.
             write_atomically(self.description, json.dumps(description).encode())
-        return {row.path for row in self.rows() if not row.error}
+        if not self._part_files():
+            self.description.touch()  # work begins now; what changes from here on, the table may not know
 
     def finished_at(self) -> float:
-        """When the table was written, in seconds since the epoch; infinity if it is not there."""
+        """When work on the table began, in seconds since the epoch; infinity if there is no table."""
         return self.path.stat().st_mtime if self.path.exists() else math.inf
 
     def append(self, rank: int, rows: Iterable[Row]) -> None:
@@ -102,27 +100,35 @@ class Journal:
             while left:  # once, unless the disk is full
                 left = left[file.write(left) :]
 
-    def rows(self) -> list[Row]:
-        """Rows of all parts and of the table, one a photo, by path; a verdict counts more than an error."""
+    def rows(self, stale: Collection[str] = ()) -> list[Row]:
+        """Rows of all parts and of the table, one a photo, by path; a verdict counts more than an error.
+
+        Args:
+            stale (Collection[str]): Photos whose rows in the table do not count.
+        """
         known: dict[str, Row] = {}
-        for row in sorted([*self._finished(), *self._parts()], key=lambda row: bool(row.error), reverse=True):
+        finished = [row for row in self._finished() if row.path not in stale]
+        for row in sorted([*finished, *self._parts()], key=lambda row: bool(row.error), reverse=True):
             known[row.path] = row
         return [known[path] for path in sorted(known)]
 
-    def finish(self, names: Iterable[str]) -> list[Row]:
+    def finish(self, names: Iterable[str], stale: Collection[str] = ()) -> list[Row]:
         """Make the table of all parts, in place of them; call it in one process, when all have written.
 
         Args:
             names (Iterable[str]): Photos in the folder; an error of one that was removed is over.
+            stale (Collection[str]): As for ``rows``.
 
         Returns:
             list[Row]: What the table holds.
         """
         present = set(names)
-        rows = [row for row in self.rows() if not row.error or row.path in present]
+        rows = [row for row in self.rows(stale) if not row.error or row.path in present]
         table = pd.DataFrame(rows, columns=list(Row._fields)).astype({"label": "Int64"})
         is_text = self.path.suffix == ".csv"
         write_atomically(self.path, table.to_csv(index=False).encode() if is_text else table.to_parquet(index=False))
+        begun = self.description.stat().st_mtime
+        os.utime(self.path, (begun, begun))
         for part in self._part_files():
             part.unlink()
         return rows
@@ -136,11 +142,9 @@ class Journal:
 
     def _parts(self) -> Iterator[Row]:
         for part in self._part_files():
-            content = part.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1].decode()
-            for cells in csv.reader(io.StringIO(whole, newline="")):
-                with suppress(ValueError):  # of a row that another run has cut
-                    yield _parse(cells)
+            for line in part.read_bytes().split(b"\r\n")[:-1]:  # names and errors are on one line
+                with suppress(ValueError, csv.Error):  # of a row that another run has cut
+                    yield _parse(next(csv.reader([line.decode()])))
 
     def _finished(self) -> Iterator[Row]:
         if not self.path.exists():

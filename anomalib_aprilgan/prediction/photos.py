@@ -79,16 +79,16 @@ class Photos(Dataset[ImageItem]):
     """
 
     def __init__(self, paths: Sequence[Path], folder: Path, image_size: int) -> None:
-        self.paths, self.folder = paths, folder
+        self.image_filenames, self.folder = paths, folder  # the first as in anomalib's PredictDataset
         self.size = (image_size, image_size)
 
     def __len__(self) -> int:
         """Number of files."""
-        return len(self.paths)
+        return len(self.image_filenames)
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read one file: ``image`` (3, S, S) in [0, 1]."""
-        path = self.paths[index]
+        path = self.image_filenames[index]
         try:
             image, error = read_squashed(path, self.size), ""
         except Exception as problem:  # ruff: ignore[blind-except] - decoders stumble over broken files in many ways

@@ -3,6 +3,7 @@
 
 """AprilGAN under anomalib's Engine: class names, references, verdicts, checkpoints, image files, layouts."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -16,9 +17,10 @@ import torch
 from anomalib import LearningType
 from anomalib.data import Folder, MVTecAD, PredictDataset, Visa
 from anomalib.engine import Engine
+from lightning.pytorch import Trainer
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from anomalib_aprilgan import AprilGAN, PromptEnsemble
 from anomalib_aprilgan.april_gan import lightning_model, published_adapters
@@ -200,6 +202,30 @@ class TestReferences:
         model = AprilGAN(k_shot=2, few_shot_source=root / "good", **arguments)
         engine().predict(model, data_path=root / judged)
         assert ("2 of 2 references are images under test" in caplog.text) == (judged == "good")
+
+    def test_loaders_of_other_data_are_left_alone(self, root, arguments, caplog):
+        class Stream(IterableDataset):
+            paths = (7,)
+
+            def __iter__(self):
+                yield from ()
+
+        model = AprilGAN(k_shot=1, few_shot_source=root / "good", **arguments)
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+        trainer.predict(model, DataLoader(Stream()))
+        assert len(model.reference_paths) == 1
+        assert "under test" not in caplog.text
+
+    def test_those_of_a_run_stay_when_the_source_changes_before_it_is_saved(self, root, arguments, engine, tmp_path):
+        source = Path(shutil.copytree(root / "good", tmp_path / "good"))
+        model, runner = AprilGAN(k_shot=2, few_shot_source=source, **arguments), engine()
+        runner.predict(model, data_path=root / "bad")
+        references = model.reference_paths
+        shutil.rmtree(source)
+        runner.trainer.save_checkpoint(tmp_path / "model.ckpt")
+        exported = torch.load(model.to_torch(tmp_path), weights_only=False)
+        assert AprilGAN.load_from_checkpoint(tmp_path / "model.ckpt").reference_paths == references
+        assert json.loads(exported["metadata"]["reference_files"]) == [Path(path).name for path in references]
 
     def test_source_without_shots_is_told(self, root, arguments, caplog):
         AprilGAN(few_shot_source=root / "good", **arguments)
@@ -454,9 +480,8 @@ class TestCheckpoints:
         other = read_adapters(golden["adapters"])
         other.weights["fc.0.bias"] += 1
         other.build([1, 2, 3, 4], [64] * 4, 32).save(tmp_path / "other.safetensors", other.metadata)
-        engine().predict(
-            AprilGAN(**golden, k_shot=2, few_shot_source=root / "good"), data_path=root / "bad", ckpt_path=path
-        )
+        same = root / "bad" / ".." / "good"
+        engine().predict(AprilGAN(**golden, k_shot=2, few_shot_source=same), data_path=root / "bad", ckpt_path=path)
         assert "Not used" not in caplog.text
         given = {
             "few_shot_source": str(root / "test_good"),

@@ -51,7 +51,11 @@ def test_signals_stop_a_report_also_while_a_trainer_runs(number, capsys):
         trainer.test(Struck(), DataLoader([0, 1]), verbose=False)
         return "went on"
 
-    with pytest.raises(SystemExit) as done:
-        print_report(report, [], quiet=[CHATTER])
+    before = signal.signal(number, signal.default_int_handler)  # whoever runs tests in the background ignores Ctrl-C
+    try:
+        with pytest.raises(SystemExit) as done:
+            print_report(report, [], quiet=[CHATTER])
+    finally:
+        signal.signal(number, before)
     assert done.value.code == 130
     assert "went on" not in capsys.readouterr().out

@@ -453,7 +453,7 @@ def test_a_name_that_nobody_looks_up_is_given_up_soon(monkeypatch):
     answer.set()
 
 
-@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "ANOMALIB_APRILGAN_OFFLINE"])
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "ANOMALIB_APRILGAN_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline_nobody_is_asked(variable, server, monkeypatch):
     if variable == "HF_HUB_OFFLINE":
         monkeypatch.setattr(constants, variable, True)  # the client reads it once

@@ -378,10 +378,13 @@ def test_a_checkpoint_that_is_not_there_is_told(folder, tmp_path, capsys):
     assert "gone.ckpt' is no file. Give a run's " in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_checkpoint_is_told(folder, tmp_path, capsys):
-    arguments = ["predict", f"--data={folder}", f"--output={tmp_path / 'all.csv'}", f"--ckpt_path={folder / 'b.png'}"]
-    assert main(arguments) == 2
-    assert re.search(r"error: ckpt_path='.*b\.png' is no checkpoint\. Give a run's", capsys.readouterr().err)
+@pytest.mark.parametrize("content", [b"\x89PNG", b"GIF89a", b"hello world\n", b"trainer:\n  devices: 1\n", b""])
+@pytest.mark.parametrize("model", [[], ["--model=AprilGAN"]], ids=["", "named"])
+def test_a_file_that_is_no_checkpoint_is_told(content, model, folder, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(content)
+    arguments = [f"--data={folder}", f"--output={tmp_path / 'all.csv'}", f"--ckpt_path={tmp_path / 'file'}", *model]
+    assert main(["predict", *arguments]) == 2
+    assert re.search(r"error: ckpt_path='.*file' is no checkpoint of ours \(\w+\)\. Give", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("option", ["output", "maps"])
@@ -404,6 +407,36 @@ def test_photos_that_changed_after_the_table_was_written_are_judged_anew(build, 
     assert sorted(read) == ["b.png", *BROKEN]
     assert after == {**before, "b.png": pytest.approx(before["a.png"], abs=1e-6)}
     assert before["a.png"] != before["b.png"]
+
+
+def test_a_changed_photo_that_cannot_be_read_loses_its_verdict(build, folder, tmp_path):
+    photos_folder = Path(shutil.copytree(folder, tmp_path / "photos"))
+    predict(build(), photos_folder, tmp_path / "all.csv")
+    (photos_folder / "b.png").write_bytes(b"no image")
+    os.utime(photos_folder / "b.png", (time.time() + 5, time.time() + 5))
+    [row] = [row for row in predict(build(), photos_folder, tmp_path / "all.csv") if row.path == "b.png"]
+    assert row.score is None
+    assert "cannot be read" in row.error
+
+
+def test_changed_photos_that_were_judged_before_a_kill_are_not_judged_again(build, folder, tmp_path, monkeypatch):
+    photos_folder = Path(shutil.copytree(folder, tmp_path / "photos"))
+    predict(build(), photos_folder, tmp_path / "all.csv")
+    for name in NAMES:
+        os.utime(photos_folder / name, (time.time() + 5, time.time() + 5))
+    plain = Journal.append
+
+    def killed(self, rank, rows):
+        plain(self, rank, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            predict(build(), photos_folder, tmp_path / "all.csv")
+    read = count_reads(monkeypatch)
+    predict(build(), photos_folder, tmp_path / "all.csv")
+    assert len(read) == len(NAMES) + len(BROKEN) - 2  # a batch of two was done
 
 
 def test_command_with_a_checkpoint(build, folder, tmp_path):

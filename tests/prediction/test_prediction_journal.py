@@ -3,6 +3,8 @@
 
 """The table of bulk prediction under kills and second starts."""
 
+import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def test_a_kill_at_any_byte_costs_the_torn_row_and_no_more(data):
         part.write_bytes(content[:kept])
         whole = content[:kept].count(b"\r\n")
         assert journal.rows() == ROWS[:whole]
-        assert journal.open(MODEL) == {row.path for row in ROWS[:whole] if not row.error}
+        journal.open(MODEL)
         journal.append(0, ROWS[whole:])
         assert journal.finish(row.path for row in ROWS) == ROWS
 
@@ -47,16 +49,19 @@ def test_a_second_start_leaves_alone_what_the_first_is_writing(tmp_path):
     journal, part = begun(tmp_path)
     content = part.read_bytes()
     part.write_bytes(content[:-4])  # the first is in the middle of its last row
-    assert Journal(journal.path).open(MODEL) == {row.path for row in ROWS[:2]}
+    second = Journal(journal.path)
+    second.open(MODEL)
+    assert second.rows() == ROWS[:2]
     with part.open("ab") as first:
         first.write(content[-4:])
     assert journal.rows() == ROWS
 
 
-def test_the_rest_of_a_row_that_another_start_has_cut_does_not_count(tmp_path):
+@pytest.mark.parametrize("rest", [b",0,,", "\u00fc.png,0.5,1,,".encode()[1:], b'second",0.5', b"\x00"])
+def test_the_rest_of_a_row_that_another_start_has_cut_does_not_count(rest, tmp_path):
     journal, part = begun(tmp_path)
-    with part.open("ab") as first:
-        first.write(b",0,,\r\n")
+    content = part.read_bytes()
+    part.write_bytes(content + rest + b"\r\n")
     assert journal.rows() == ROWS
     assert journal.finish(row.path for row in ROWS) == ROWS
     assert list(pd.read_csv(journal.path).path) == [row.path for row in ROWS]
@@ -77,7 +82,7 @@ def test_rows_of_the_table_and_of_a_later_run_are_one(tmp_path):
     journal, _ = begun(tmp_path)
     journal.finish(row.path for row in ROWS)
     again = Journal(journal.path)
-    assert again.open(MODEL) == {row.path for row in ROWS[:2]}
+    again.open(MODEL)
     again.append(0, [Row("c.png", 0.5, 1)])
     assert again.finish(row.path for row in ROWS) == [*ROWS[:2], Row("c.png", 0.5, 1)]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["all.csv", "all.csv.model.json"]
@@ -88,4 +93,25 @@ def test_a_table_that_another_program_has_changed_is_refused(tmp_path):
     journal.finish(row.path for row in ROWS)
     journal.path.write_text(journal.path.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"all\.csv has no columns path, score, label, map, error: another program"):
-        Journal(journal.path).open(MODEL)
+        Journal(journal.path).rows()
+
+
+def test_rows_of_the_table_that_are_stale_do_not_count(tmp_path):
+    journal, _ = begun(tmp_path)
+    journal.finish(row.path for row in ROWS)
+    journal.open(MODEL)
+    journal.append(0, [Row("a.png", None, None, error="broken")])
+    assert journal.rows()[0] == ROWS[0]
+    assert journal.finish((row.path for row in ROWS), stale={"a.png"})[0] == Row("a.png", None, None, error="broken")
+
+
+def test_a_table_is_as_old_as_the_beginning_of_its_work(tmp_path):
+    journal, _ = begun(tmp_path)
+    os.utime(journal.description, (1000, 1000))
+    journal.open(MODEL)  # goes on
+    assert journal.finished_at() == math.inf
+    journal.finish(row.path for row in ROWS)
+    assert journal.finished_at() == 1000
+    journal.open(MODEL)  # begins
+    journal.finish(row.path for row in ROWS)
+    assert journal.finished_at() > 1000
