@@ -124,8 +124,8 @@ def predict(
     """Judge a folder of any number of photos; started again, it goes on where it was stopped.
 
     Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end, and tried again by the
-    next start. A photo is known by its path in the folder; one that changed since
-    work on the table began, by its modification time, is judged anew.
+    next start. A photo is known by its path in the folder; one that changed since work on the table began, by its
+    modification time, is judged anew.
 
     Args:
         data: Folder of photos, searched with its subfolders.
