@@ -224,3 +224,22 @@ def tiny_backbone() -> str:
 def tiny_arguments(tiny_backbone: str) -> dict[str, Any]:
     """Arguments of a model with random weights: 4 x 4 patches, no file but its config."""
     return {"backbone": tiny_backbone, "pretrained": None, "image_size": 56, "layers": [1, 2, 3, 4]}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Callable[..., Any]:
+    """Factory of quiet engines of anomalib on one CPU, for one epoch unless arguments say otherwise."""
+    from anomalib.engine import Engine  # some seconds, which tests without an engine need not wait
+
+    def build(max_epochs: int = 1, **arguments: Any) -> Engine:
+        return Engine(
+            default_root_dir=tmp_path / "results",
+            accelerator="cpu",
+            devices=1,
+            max_epochs=max_epochs,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **arguments,
+        )
+
+    return build

@@ -14,7 +14,6 @@ import pytest
 import torch
 from anomalib import LearningType
 from anomalib.data import MVTecAD, PredictDataset
-from anomalib.engine import Engine
 from anomalib.models import get_model
 from PIL import Image
 
@@ -30,20 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture
 def arguments(small_arguments: dict[str, Any]) -> dict[str, Any]:
     return {**small_arguments, "visualizer": False}
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Callable[..., Engine]:
-    def build(**arguments: Any) -> Engine:
-        return Engine(
-            default_root_dir=tmp_path / "results",
-            accelerator="cpu",
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **arguments,
-        )
-
-    return build
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +43,6 @@ def auxiliary(root: Path, **changes: Any) -> AuxiliaryData:
         "num_workers": 0,
     }
     return AuxiliaryData(dataset="mvtec", root=root, **{**arguments, **changes})
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Callable[..., Engine]:
-    def build(max_epochs: int = 1, **changes: Any) -> Engine:
-        return Engine(
-            default_root_dir=tmp_path / "results",
-            accelerator="cpu",
-            devices=1,
-            max_epochs=max_epochs,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **changes,
-        )
-
-    return build
 
 
 @pytest.fixture

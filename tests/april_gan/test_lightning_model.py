@@ -16,7 +16,6 @@ import pytest
 import torch
 from anomalib import LearningType
 from anomalib.data import Folder, MVTecAD, PredictDataset, Visa
-from anomalib.engine import Engine
 from lightning.pytorch import Trainer
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -73,20 +72,6 @@ def folder(root: Path, **changes: Any) -> Folder:
         "val_split_mode": "same_as_test",
     }
     return Folder(**{**arguments, **changes})
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Callable[..., Engine]:
-    def build(**arguments: Any) -> Engine:
-        return Engine(
-            default_root_dir=tmp_path / "results",
-            accelerator="cpu",
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **arguments,
-        )
-
-    return build
 
 
 @pytest.fixture
