@@ -227,8 +227,9 @@ def speed(
 
     def begin() -> Iterator[dict[str, Any]]:
         use_threads(threads)
-        sizes = chosen.image_size, tuple(chosen.layers), precision, batch_size
-        settings = SpeedSettings(backbone, *sizes, device, photo_scale)
+        settings = SpeedSettings(
+            backbone, chosen.image_size, tuple(chosen.layers), precision, batch_size, device, photo_scale
+        )
         return measure_speed(settings, repeats, parts)
 
     try:

@@ -145,8 +145,9 @@ def predict(settings: Settings, model: AprilGANModel) -> Timer:
         evaluator=False,
         visualizer=False,
     )
-    photos = PREDICTED_BATCHES, settings.photo_scale
-    return EnginePredict(module, model, settings.batch_size, *photos, settings.device).seconds
+    return EnginePredict(
+        module, model, settings.batch_size, PREDICTED_BATCHES, settings.photo_scale, settings.device
+    ).seconds
 
 
 def anomaly_clip(settings: Settings, model: AprilGANModel) -> Timer:

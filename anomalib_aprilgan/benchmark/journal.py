@@ -13,6 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from anomalib_aprilgan.components.torn_lines import drop_torn_line
+
 
 class JournalError(RuntimeError):
     """Results that must not be written to."""
@@ -57,21 +59,13 @@ class Journal:
             raise ValueError(msg)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
-            self._drop_torn_row(file)
+            drop_torn_line(file)
             start = "" if file.tell() else _line(self.columns)
             # Line breaks within a cell would look like the end of a row to whoever reads after a crash.
             cells = [str(row[column]).replace("\r", " ").replace("\n", " ") for column in self.columns]
             file.write((start + _line(cells)).encode())
             file.flush()
             os.fsync(file.fileno())
-
-    @staticmethod
-    def _drop_torn_row(file: io.BufferedRandom) -> None:
-        """Cut off what a process that was killed while it wrote has left after the last line break."""
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-        file.seek(whole)
 
     @contextmanager
     def locked(self) -> Generator[None, None, None]:
@@ -81,16 +75,13 @@ class Journal:
             JournalError: If another process has it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_suffix(".lock"))
         try:
-            lock.acquire(blocking=False)
+            held = FileLock(self.path.with_suffix(".lock")).acquire(blocking=False)
         except Timeout as error:
             msg = f"Another process is writing {self.path}. Wait for it, or choose another output."
             raise JournalError(msg) from error
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -114,18 +114,15 @@ def _download_alone(url: str, target: Path, blob: str, answer_seconds: float) ->
 def _lock(path: Path) -> Generator[None, None, None]:
     """Hold a lock file; where the file system knows locks, it is free when its process ends in any way."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=LOCK_SECONDS)
+        held = FileLock(path).acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         msg = f"another process has held {path} for {LOCK_SECONDS:.0f} s"
         raise DownloadError(msg) from error
     except NotImplementedError as error:  # of a file system without locks
         raise OSError(str(error)) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _complete(url: str, part: Path, blob: str, answer_seconds: float) -> None:

@@ -19,7 +19,7 @@ from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]  # exported lazily
 
 from .embedded import BACKBONE
-from .offline import HUB_OFFLINE_VARIABLE, OFFLINE_VARIABLE, forbidden_by
+from .offline import REMEDY, forbidden_by
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,6 @@ def _explain(repo_id: str, filenames: Sequence[str], reason: str) -> str:
         f"Do one of these: copy the file ({' or '.join(filenames)}) from {constants.ENDPOINT}/{repo_id} to any place "
         "and pass pretrained=PATH, to AprilGAN with quick_gelu as for the tag; "
         f"put the hub's cache of another machine at {folder} (HF_HOME moves it); "
-        "name a mirror in HF_ENDPOINT; "
-        f"or unset {OFFLINE_VARIABLE} and {HUB_OFFLINE_VARIABLE} where the network may be used. "
+        f"name a mirror in HF_ENDPOINT; or {REMEDY} "
         f"To try out without any download, use the small CLIP of this package: backbone={BACKBONE}."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .cache import cache_dir
 from .download import download, is_intact
-from .offline import HUB_OFFLINE_VARIABLE, OFFLINE_VARIABLE, forbidden_by
+from .offline import REMEDY, forbidden_by
 
 
 class PublishedFileNotFoundError(FileNotFoundError):
@@ -71,5 +71,5 @@ class PublishedFile:
             f"{self.title} ({self.path}, git blob {self.blob}) are not intact on this machine and cannot be "
             f"downloaded: {reason}. Do one of these: copy the file from {self.folder}/{self.path} to {self.target}, "
             f"or to any place and pass {self.argument}; name the folder of a mirror in {self.mirror_variable}; "
-            f"or unset {OFFLINE_VARIABLE} and {HUB_OFFLINE_VARIABLE} where the network may be used."
+            f"or {REMEDY}"
         )

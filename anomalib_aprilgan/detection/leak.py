@@ -65,14 +65,11 @@ def references_under_test(paths: Sequence[str], trainer: Trainer | None) -> list
 
 def _images_to_judge(trainer: Trainer) -> list[str | Path]:
     """Images of anomalib's datasets, and of those that name them alike: of a prediction, else of a test."""
-    data: Any = getattr(getattr(trainer, "datamodule", None), "test_data", None)
-    if trainer.predicting:
-        loaders: Any = trainer.predict_dataloaders
-        loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-        datasets = [loader.dataset for loader in loaders if isinstance(loader, DataLoader)]
-    else:
-        datasets = [data]
-    return [path for dataset in datasets for path in _files_of(dataset)]
+    if not trainer.predicting:
+        return list(_files_of(getattr(getattr(trainer, "datamodule", None), "test_data", None)))
+    loaders: Any = trainer.predict_dataloaders
+    loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+    return [path for loader in loaders if isinstance(loader, DataLoader) for path in _files_of(loader.dataset)]
 
 
 def _files_of(dataset: Any) -> Sequence[str | Path]:  # ruff: ignore[any-type] - any dataset

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from anomalib_aprilgan.components.cache import write_atomically
+from anomalib_aprilgan.components.torn_lines import drop_torn_line
 
 FORMATS = (".csv", ".parquet")
 REMEDY = "Name another file, --output on the command line: a table has verdicts of one model on one folder."
@@ -96,7 +97,7 @@ class Journal:
         csv.writer(text).writerows(rows)
         left = memoryview(text.getvalue().encode())
         with self.path.with_name(f"{self._prefix}{rank}").open("ab+", buffering=0) as file:
-            _drop_torn_line(file)
+            drop_torn_line(file)
             while left:  # once, unless the disk is full
                 left = left[file.write(left) :]
 
@@ -178,13 +179,3 @@ def _different(ours: dict[str, Any], theirs: dict[str, Any]) -> Iterator[str]:
             yield name
         else:
             pass  # the same
-
-
-def _drop_torn_line(file: io.FileIO) -> None:
-    """Cut off what a killed process had begun to write; the file is then at its end."""
-    if not file.seek(0, os.SEEK_END):
-        return
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)

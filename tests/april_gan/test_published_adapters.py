@@ -28,9 +28,8 @@ from anomalib_aprilgan.april_gan.published_adapters import (
 )
 from anomalib_aprilgan.components import published_files
 from anomalib_aprilgan.components.download import DownloadError, git_blob_hash
+from anomalib_aprilgan.components.offline import HUB_OFFLINE_VARIABLE, OFFLINE_VARIABLE
 from anomalib_aprilgan.components.published_files import (
-    HUB_OFFLINE_VARIABLE,
-    OFFLINE_VARIABLE,
     PublishedFileNotFoundError,
 )
 
