@@ -3,7 +3,7 @@
 
 """Batches as anomalib read them, mended where that is not what is in the image files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +152,11 @@ def _image_paths(trainer: Trainer) -> Iterator[str | Path]:
     for active in (trainer.val_dataloaders, trainer.test_dataloaders, trainer.predict_dataloaders):
         loaders += active if isinstance(active, list) else [active]
     for loader in loaders:
-        dataset = getattr(loader, "dataset", None)
-        if (samples := getattr(dataset, "samples", None)) is not None:
-            yield from samples.image_path
-        else:
-            yield from getattr(dataset, "image_filenames", [])
+        yield from files_of(getattr(loader, "dataset", None))
+
+
+def files_of(dataset: Any) -> Iterable[str | Path]:  # ruff: ignore[any-type] - any dataset
+    """Image files of a dataset of anomalib's; none of any other."""
+    samples = getattr(dataset, "samples", None)
+    files: Iterable[str | Path] = getattr(dataset, "image_filenames", []) if samples is None else samples.image_path
+    return files

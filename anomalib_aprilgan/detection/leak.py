@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.components.dataset_names import trained_on_same
 from anomalib_aprilgan.data import AuxiliaryData
+from anomalib_aprilgan.data.image_guard import files_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +65,13 @@ def references_under_test(paths: Sequence[str], trainer: Trainer | None) -> list
 
 
 def _images_to_judge(trainer: Trainer) -> list[str | Path]:
-    """Images of anomalib's datasets, and of those that name them alike: of a prediction, else of a test."""
+    """Images of a prediction, also those of bulk prediction, else of a test."""
     if not trainer.predicting:
-        return list(_files_of(getattr(getattr(trainer, "datamodule", None), "test_data", None)))
+        return list(files_of(getattr(getattr(trainer, "datamodule", None), "test_data", None)))
     loaders: Any = trainer.predict_dataloaders
     loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-    return [path for loader in loaders if isinstance(loader, DataLoader) for path in _files_of(loader.dataset)]
-
-
-def _files_of(dataset: Any) -> Sequence[str | Path]:  # ruff: ignore[any-type] - any dataset
-    samples = getattr(dataset, "samples", None)
-    files: Sequence[str | Path] = getattr(dataset, "image_filenames", []) if samples is None else samples.image_path
-    return files
+    datasets = [loader.dataset for loader in loaders if isinstance(loader, DataLoader)]
+    return [path for data in datasets for path in getattr(data, "photos", None) or files_of(data)]
 
 
 def warn_of_references(paths: Sequence[str], trainer: Trainer | None) -> None:

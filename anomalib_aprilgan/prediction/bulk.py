@@ -137,22 +137,12 @@ def predict_folder(
         # Photos are known by their names in the folder: another one may have the same.
         folders = {"data": str(folder.resolve()), "maps": maps and str(maps.resolve())}
         journal.open({**_description(model), **folders})
-        names, finished = [name_of(path, folder) for path in paths], journal.finished_at()
-        stale = {name for path, name in zip(paths, names, strict=True) if _changed_after(finished, path)}
-        done = {row.path for row in journal.rows(stale) if not row.error}
-        open_paths = [path for path, name in zip(paths, names, strict=True) if name not in done]
+        names = [name_of(path, folder) for path in paths]
+        open_paths, stale = _without_verdict(journal, paths, names)
         logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
         writer: Any = ResultWriter(journal, maps, stop)
         model.evaluator, model.visualizer = None, writer
-        trainer = Trainer(
-            # Lightning's other bar shows into a file or pipe nothing but the end.
-            callbacks=[TQDMProgressBar()] if trainer_arguments.get("enable_progress_bar", True) else [],
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            **trainer_arguments,
-        )
+        trainer = _build_trainer(trainer_arguments)
         with _no_process_left_behind(trainer), ended_though_deaf(stop, partial(_kill_started, trainer)):
             if open_paths:
                 loader = load_photos(open_paths, folder, model.model.image_size, batch_size, num_workers)
@@ -166,6 +156,26 @@ def predict_folder(
         if unjudged := [Row(name, None, None, error=UNJUDGED) for name in names if name not in judged]:
             journal.append(trainer.global_rank, unjudged)
         return journal.finish(names, stale)
+
+
+def _build_trainer(arguments: dict[str, Any]) -> Trainer:
+    return Trainer(
+        # Lightning's other bar shows into a file or pipe nothing but the end.
+        callbacks=[TQDMProgressBar()] if arguments.get("enable_progress_bar", True) else [],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **arguments,
+    )
+
+
+def _without_verdict(journal: Journal, paths: list[Path], names: list[str]) -> tuple[list[Path], set[str]]:
+    """Photos to judge, and names of those among them whose rows in the table are of an earlier photo."""
+    finished = journal.finished_at()
+    stale = {name for path, name in zip(paths, names, strict=True) if _changed_after(finished, path)}
+    done = {row.path for row in journal.rows(stale) if not row.error}
+    return [path for path, name in zip(paths, names, strict=True) if name not in done], stale
 
 
 def _changed_after(seconds: float, photo: Path) -> bool:

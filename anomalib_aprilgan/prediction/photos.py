@@ -70,7 +70,8 @@ class Photos(Dataset[ImageItem]):
     """Image files, squashed to the model's size one by one, as its pre-processor would do.
 
     Their names stand in ``explanation``, on the first line; if a file cannot be read, the second line says why, and the
-    image is black. Without ``image_path`` the model's guard of image files does not open them again.
+    image is black. Without ``image_path`` and ``image_filenames`` the model's guard of image files
+    does not open them again.
 
     Args:
         paths (Sequence[Path]): The files.
@@ -79,16 +80,16 @@ class Photos(Dataset[ImageItem]):
     """
 
     def __init__(self, paths: Sequence[Path], folder: Path, image_size: int) -> None:
-        self.image_filenames, self.folder = paths, folder  # the first as in anomalib's PredictDataset
+        self.photos, self.folder = paths, folder  # by another name than anomalib's, see above
         self.size = (image_size, image_size)
 
     def __len__(self) -> int:
         """Number of files."""
-        return len(self.image_filenames)
+        return len(self.photos)
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read one file: ``image`` (3, S, S) in [0, 1]."""
-        path = self.image_filenames[index]
+        path = self.photos[index]
         try:
             image, error = read_squashed(path, self.size), ""
         except Exception as problem:  # ruff: ignore[blind-except] - decoders stumble over broken files in many ways

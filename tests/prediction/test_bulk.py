@@ -461,6 +461,23 @@ def test_a_stop_says_that_the_command_goes_on(tiny_arguments, folder, tmp_path, 
     assert "Stopped. The same command goes on from there." in capsys.readouterr().err
 
 
+def test_references_among_the_photos_are_told(tiny_arguments, folder, tmp_path, caplog):
+    arguments = {**tiny_arguments, "k_shot": 1, "few_shot_source": str(folder / "b.png")}
+    main(words(arguments, folder, tmp_path / "all.csv"))
+    assert f"1 of 1 references are images under test, {folder / 'b.png'}" in caplog.text
+
+
+def test_a_full_disk_is_told_and_not_taken_for_photos_that_cannot_be_read(
+    tiny_arguments, folder, tmp_path, monkeypatch, capsys
+):
+    def full(self, rank, rows):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 2
+    assert capsys.readouterr().err.endswith("error: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="readers are forked, and so patched, there")
 def test_a_reader_that_is_killed_is_told(tiny_arguments, folder, tmp_path, monkeypatch, capsys):
     plain = photos.read_squashed
