@@ -7,6 +7,7 @@ Source: ``dataset.py`` and the transforms of github.com/ByChelsea/VAND-APRIL-GAN
 rounds to 8 bits and clips after each. Clipping once, at the end, is up to 20 grey levels away at hard edges.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode, Resize
 from torchvision.tv_tensors import Mask, TVTensor
 
+from .float_pair import FloatPair
+
 LEVELS = 255
 ROWS = 64
 # Pillow's weights are whole numbers of 22 bits (``PRECISION_BITS`` in its ``Resample.c``). Here they go in two halves:
 # sums of their products with grey levels are then whole numbers that float32 holds, up to 16-fold shrinking.
 HALF_STEPS = 1 << 11
+# Keys's cubic with a = -1/2: of its powers from the third down, factors at distances below 1 and below 2.
+CUBIC = ((1.5, -0.5), (-2.5, 2.5), (0.0, -4.0), (1.0, 2.0))
 
 
 class PillowResize(Resize):
@@ -71,8 +76,6 @@ def resize_image(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def by_pillows_steps(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """What Pillow does, to the same grey levels, in matrix products that every device and runtime has.
 
-    A runtime without float64 is a grey level off here and there if the size of its images was left open.
-
     Args:
         images (torch.Tensor): (..., H, W), in [0, 1]; left as they are where they have the size wanted.
         size (tuple[int, int]): Height h and width w wanted.
@@ -97,19 +100,23 @@ def by_pillows_steps(images: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
 def _cubic_weights(old: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What each of the old pixels of a row gives to each of the new ones, in units of 2^-11 and the rest of 2^-22.
 
-    Keys's cubic with a = -1/2, stretched where the row shrinks; what falls outside of the row is left out
-    (``precompute_coeffs`` in Pillow's ``Resample.c``).
+    The cubic is stretched where the row shrinks; what falls outside of the row is left out (``precompute_coeffs`` in
+    Pillow's ``Resample.c``).
     """
     ours, theirs = torch.arange(new)[:, None], torch.arange(old)  # (new, 1), (old,)
     # Distance of the pixels' centres in units of half a pixel over the new length, whole so far.
     apart = ((2 * theirs + 1) * new - (2 * ours + 1) * old).abs()  # (new, old)
-    distance = apart.double() / (2 * torch.full((), old).clamp(min=new))
-    near = (1.5 * distance - 2.5) * distance * distance + 1
-    far = -0.5 * (distance - 1) * (distance - 2) * (distance - 2)
-    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
-    steps = (weights / weights.sum(dim=1, keepdim=True) * HALF_STEPS**2).round()
+    # Of open size a graph calculates this when it runs, and some runtimes have no float64; else it becomes a constant.
+    number: Callable[[torch.Tensor], Any] = torch.Tensor.double if isinstance(old, int) else FloatPair.of
+    distance = number(apart) / number(2 * torch.full((), old).clamp(min=new))
+    near, far = distance < 1, distance < 2
+    factors = [torch.where(near, one, torch.where(far, two, 0.0)) for one, two in CUBIC]
+    weights = number(factors[0])
+    for factor in factors[1:]:
+        weights = weights * distance + factor
+    steps = (weights / weights.sum(1, keepdim=True) * HALF_STEPS**2).round().float()
     coarse = (steps / HALF_STEPS).round()
-    return coarse.float(), (steps - coarse * HALF_STEPS).float()
+    return coarse, steps - coarse * HALF_STEPS
 
 
 def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

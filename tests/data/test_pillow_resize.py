@@ -151,3 +151,16 @@ class TestGraphs:
     def test_of_any_size_leave_images_of_the_size_wanted_as_they_are(self):
         images = torch.rand(2, 3, 28, 28)
         torch.testing.assert_close(by_pillows_steps(images, (28, 28)), images, rtol=0, atol=1e-7)
+
+    def test_openvino_gives_pillows_grey_levels_of_any_size(self, tmp_path):
+        """It knows no float64, and calculates weights itself where the size is open."""
+        openvino = pytest.importorskip("openvino")
+        sizes = {0: Dim("n"), 2: Dim("height"), 3: Dim("width")}
+        path = tmp_path / "resizer.onnx"
+        example = (torch.zeros(2, 3, 40, 60),)
+        torch.onnx.export(self.Resizer(), example, path, dynamic_shapes=(sizes,), dynamo=True, verbose=False)
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        for size in ((400, 300), (640, 480), (20, 30)):
+            values = pixels(size, "noise")
+            resized = torch.from_numpy(compiled(as_tensor(values)[None].numpy())[0])
+            torch.testing.assert_close(resized[0], by_pillow(values, (28, 28)), rtol=0, atol=1e-6)
