@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.metadata import version
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -275,7 +276,7 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    parser = OptionParser(prog="anomalib-aprilgan")
+    parser = OptionParser(prog="anomalib-aprilgan", version=version("anomalib-aprilgan"))
     subcommands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         about = str(command.__doc__).partition("Args:")[0]

@@ -74,6 +74,12 @@ def find(settings: Settings, subject: str) -> Finding:
     return finding
 
 
+def test_version(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"anomalib-aprilgan {version('anomalib-aprilgan')}\n"
+
+
 def test_a_healthy_installation(tiny, capsys):
     assert main(command(tiny)) == 0
     lines = capsys.readouterr().out.splitlines()
