@@ -155,6 +155,19 @@ def test_arithmetic_of_references_is_linear_in_their_number(tiny_backbone):
     assert bare < zero
 
 
+def test_arithmetic_of_an_image_depends_neither_on_products_nor_on_other_images(tiny_backbone):
+    model = contenders.build_model(contenders.Settings(tiny_backbone, 56, (1, 2, 3, 4)))
+
+    def operations(images: int) -> int:
+        return speed.count_operations(lambda: model(torch.zeros(images, 3, 56, 56)))
+
+    of_one = operations(1)
+    assert operations(5) == 5 * of_one
+    for name in ("bottle", "metal nut", "printed circuit board"):
+        model.setup(name)
+    assert operations(1) == of_one
+
+
 def test_text_at_full_context_is_the_same_text(tiny_backbone):
     model = contenders.build_model(contenders.Settings(tiny_backbone, 28, (1, 2, 3, 4)))
     encoder, prompts = TextEncoder(model.source), PromptEnsemble()
