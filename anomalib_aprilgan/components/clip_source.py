@@ -82,8 +82,6 @@ class CLIPSource:
         _check_activation(quick_gelu, adapters_quick_gelu)
         config = load_config(backbone)
         name = backbone if backbone.endswith(".json") else backbone.replace("/", "-")
-        if pretrained is None:
-            logger.warning("CLIP has random weights, since pretrained is null: its verdicts mean nothing.")
         path = None if pretrained is None else fetch(locate(name, pretrained))
         activation = adapters_quick_gelu if quick_gelu is None else quick_gelu
         if activation is None:

@@ -130,7 +130,7 @@ def encode_states(encoder: TextEncoder, prompts: PromptEnsemble, class_name: str
 def text_features(source: CLIPSource, prompts: PromptEnsemble, class_name: str) -> torch.Tensor:
     """Two unit vectors for one class, from the disk cache if they are there.
 
-    Where they are, no text tower is loaded; else it is built, used and dropped. Random weights are not cached.
+    Where they are, no text tower is loaded; else it is built, used and dropped. Random weights are told, not cached.
 
     Args:
         source (CLIPSource): Architecture, weights and activation.
@@ -142,6 +142,7 @@ def text_features(source: CLIPSource, prompts: PromptEnsemble, class_name: str) 
     """
     prompts.sentences(class_name)  # refuses a bad class name before anything is loaded
     if source.path is None:
+        logger.warning("CLIP has random weights, since pretrained is null: verdicts on '%s' mean nothing.", class_name)
         return encode_states(TextEncoder(source), prompts, class_name)
     path = cache_dir() / "text" / f"{_cache_key(source, prompts, class_name)}.safetensors"
     if (cached := _read(path, source.config["embed_dim"])) is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 SPLITTER = 2.0**12 + 1  # cuts the 24 bits of a float32 into halves whose products are exact
-GRID = 2.0**11
+COARSE, MIDDLE = 2.0**11, 2.0**25  # sums of multiples of their inverses are exact, see FloatPair.sum
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,16 @@ class FloatPair:
         return self.high < limit
 
     def sum(self, dim: int, *, keepdim: bool) -> "FloatPair":
-        """Sum along a dimension of values whose sizes make at most 2^13 together."""
-        coarse = (self.high * GRID).round() / GRID  # so that float32 sums them exactly
-        rest = (self.high - coarse) + self.low
-        return _sum(coarse.sum(dim, keepdim=keepdim), rest.sum(dim, keepdim=keepdim))
+        """Sum along a dimension of at most 2^11 values that are not zero, whose sizes make at most 2^13 together."""
+        coarse = (self.high * COARSE).round() / COARSE
+        rest = self.high - coarse  # exact, at most 2^-12
+        middle = (rest * MIDDLE).round() / MIDDLE
+        fine = (rest - middle) + self.low
+        total = _sum(coarse.sum(dim, keepdim=keepdim), middle.sum(dim, keepdim=keepdim))
+        return _settled(total.high, total.low + fine.sum(dim, keepdim=keepdim))
 
     def round(self) -> torch.Tensor:
-        """Nearest whole number, float32."""
+        """Nearest whole number, float32; halves go up."""
         whole = self.high.floor()
         return whole + (((self.high - whole) - 0.5) + self.low).floor() + 1
 

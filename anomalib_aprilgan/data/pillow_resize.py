@@ -74,7 +74,7 @@ def resize_image(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def by_pillows_steps(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """What Pillow does, to the same grey levels, in matrix products that every device and runtime has.
+    """What Pillow does, to the same grey levels, in matrix products of float32, which every device and runtime has.
 
     Args:
         images (torch.Tensor): (..., H, W), in [0, 1]; left as they are where they have the size wanted.
@@ -87,8 +87,11 @@ def by_pillows_steps(images: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
     is_same = (height == size[0]) & (width == size[1])
     levels = images.clamp(0, 1) * LEVELS
     levels = torch.where(is_same, levels, (levels + 0.5).floor())
-    for length in (size[1], size[0]):
-        coarse, fine = (part.to(images.device) for part in _cubic_weights(levels.shape[-1], length))  # each (new, old)
+    for new in (size[1], size[0]):
+        old = levels.shape[-1]
+        # Of open size a graph calculates weights when it runs, maybe without float64; else they become constants.
+        number = torch.Tensor.double if isinstance(old, int) else FloatPair.of
+        coarse, fine = (part.to(images.device) for part in _cubic_weights(old, new, number))  # each (new, old)
         sums = levels @ coarse.T + (levels @ fine.T / HALF_STEPS).floor()
         resized = (sums / HALF_STEPS).clamp(0, LEVELS)
         levels = torch.where(is_same, resized, (resized + 0.5).floor()).transpose(
@@ -97,7 +100,7 @@ def by_pillows_steps(images: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
     return levels / LEVELS
 
 
-def _cubic_weights(old: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _cubic_weights(old: int, new: int, number: Callable[[torch.Tensor], Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """What each of the old pixels of a row gives to each of the new ones, in units of 2^-11 and the rest of 2^-22.
 
     The cubic is stretched where the row shrinks; what falls outside of the row is left out (``precompute_coeffs`` in
@@ -106,8 +109,6 @@ def _cubic_weights(old: int, new: int) -> tuple[torch.Tensor, torch.Tensor]:
     ours, theirs = torch.arange(new)[:, None], torch.arange(old)  # (new, 1), (old,)
     # Distance of the pixels' centres in units of half a pixel over the new length, whole so far.
     apart = ((2 * theirs + 1) * new - (2 * ours + 1) * old).abs()  # (new, old)
-    # Of open size a graph calculates this when it runs, and some runtimes have no float64; else it becomes a constant.
-    number: Callable[[torch.Tensor], Any] = torch.Tensor.double if isinstance(old, int) else FloatPair.of
     distance = number(apart) / number(2 * torch.full((), old).clamp(min=new))
     near, far = distance < 1, distance < 2
     factors = [torch.where(near, one, torch.where(far, two, 0.0)) for one, two in CUBIC]

@@ -129,7 +129,7 @@ def test_verdicts_of_openvino_for_any_batch_and_size(export, name, shots, native
 
 
 @pytest.mark.parametrize("size", [PHOTO_SIZE, (70, 70)])
-def test_verdicts_of_openvino_for_any_batch(export, size):
+def test_verdicts_of_openvino_of_one_size_for_any_batch(export, size):
     model, path = export("tiny_vit", 0, "openvino", size)
     for number in (1, 3):
         images = photographs(number, size)

@@ -304,12 +304,6 @@ class TestWeights:
             source.build_text()
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_random_weights_are_told(self, tiny_backbone, golden_weights, caplog):
-        CLIPSource.resolve(tiny_backbone, str(golden_weights("tiny_vit")))
-        assert caplog.messages == []
-        CLIPSource.resolve(tiny_backbone, None)
-        assert caplog.messages == ["CLIP has random weights, since pretrained is null: its verdicts mean nothing."]
-
     def test_random_weights_do_not_hang_on_the_generator(self, tiny_backbone):
         states = []
         for seed in (1, 2):

@@ -225,6 +225,12 @@ class TestCache:
         assert re.search(rf"{entry}.*{reason}.*encoding anew", record.message)
         assert entry.read_bytes() == intact
 
+    def test_random_weights_are_told(self, source, tiny_backbone, caplog):
+        text_features(source, WORDS, "nut")
+        assert caplog.messages == []
+        text_features(CLIPSource.resolve(tiny_backbone, None), WORDS, "nut")
+        assert caplog.messages == ["CLIP has random weights, since pretrained is null: verdicts on 'nut' mean nothing."]
+
     def test_cache_that_cannot_be_written_is_a_warning(self, source, encoder, tmp_path, monkeypatch, caplog):
         (tmp_path / "file").touch()
         monkeypatch.setenv("ANOMALIB_APRILGAN_CACHE", str(tmp_path / "file"))

@@ -12,6 +12,7 @@ from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_aprilgan.data import pillow_resize
+from anomalib_aprilgan.data.float_pair import FloatPair
 from anomalib_aprilgan.data.pillow_resize import PillowResize, by_pillows_steps, resize_image, resize_mask
 
 # Heights and widths before and after: smaller, larger, one of each, odd ones.
@@ -49,6 +50,13 @@ def test_steps_are_exact_for_photographs_too():
     values = pixels((1200, 900), "edges")
     resized = by_pillows_steps(as_tensor(values), (240, 240))
     torch.testing.assert_close(resized, by_pillow(values, (240, 240)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("old", [37, 192, 654, 990, 4000])
+@pytest.mark.parametrize("new", [192, 518])
+def test_weights_need_no_float64(old, new):
+    pairs, doubles = (pillow_resize._cubic_weights(old, new, number) for number in (FloatPair.of, torch.Tensor.double))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(pairs, doubles, strict=True))
 
 
 def test_clipping_once_at_the_end_would_not_do():
