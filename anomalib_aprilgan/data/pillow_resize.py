@@ -94,9 +94,8 @@ def by_pillows_steps(images: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
         coarse, fine = (part.to(images.device) for part in _cubic_weights(old, new, number))  # each (new, old)
         sums = levels @ coarse.T + (levels @ fine.T / HALF_STEPS).floor()
         resized = (sums / HALF_STEPS).clamp(0, LEVELS)
-        levels = torch.where(is_same, resized, (resized + 0.5).floor()).transpose(
-            -1, -2
-        )  # (..., w, H), then (..., h, w)
+        rounded = torch.where(is_same, resized, (resized + 0.5).floor())
+        levels = rounded.transpose(-1, -2)  # (..., w, H), then (..., h, w)
     return levels / LEVELS
 
 

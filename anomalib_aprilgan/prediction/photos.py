@@ -70,8 +70,8 @@ class Photos(Dataset[ImageItem]):
     """Image files, squashed to the model's size one by one, as its pre-processor would do.
 
     Their names stand in ``explanation``, on the first line; if a file cannot be read, the second line says why, and the
-    image is black. Without ``image_path`` and ``image_filenames`` the model's guard of image files
-    does not open them again.
+    image is black. Without ``image_path`` and ``image_filenames`` the model's guard of image files does not open them
+    again.
 
     Args:
         paths (Sequence[Path]): The files.

@@ -4,6 +4,7 @@
 """Resizing: Pillow's own numbers on the CPU, its steps in torch elsewhere, masks, and exported graphs."""
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from PIL import Image
@@ -162,7 +163,6 @@ class TestGraphs:
 
     def test_openvino_gives_pillows_grey_levels_of_any_size(self, tmp_path):
         """It knows no float64, and calculates weights itself where the size is open."""
-        openvino = pytest.importorskip("openvino")
         sizes = {0: Dim("n"), 2: Dim("height"), 3: Dim("width")}
         path = tmp_path / "resizer.onnx"
         example = (torch.zeros(2, 3, 40, 60),)
