@@ -13,9 +13,10 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from anomalib_aprilgan.host import SWITCH
+
 from .turns import Timer, ratio_of, take_turns
 
-SWITCH = "ANOMALIB_MODEL_PLUGINS"  # the hook's, which the wheel installs under another name
 IMPORT = "import anomalib.models"
 HELP = "from anomalib.cli.cli import main; main()"
 # What starts, and the words of its command line.

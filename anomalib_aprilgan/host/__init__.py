@@ -8,8 +8,8 @@ The build moves ``hook.py`` and ``hook.pth`` to the root of site-packages, the o
 """
 
 try:  # ruff: ignore[non-empty-init-module]  # still a re-export
-    from anomalib_aprilgan.host.hook import install, load_plugins, register
+    from anomalib_aprilgan.host.hook import SWITCH, install, load_plugins, register
 except ModuleNotFoundError:
-    from _anomalib_aprilgan_hook import install, load_plugins, register  # type: ignore[no-redef]
+    from _anomalib_aprilgan_hook import SWITCH, install, load_plugins, register  # type: ignore[no-redef]
 
-__all__ = ["install", "load_plugins", "register"]
+__all__ = ["SWITCH", "install", "load_plugins", "register"]
