@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 UNJUDGED = "Not judged: another process did not see it. Start the same command again."
 # Seconds between two looks at whether other processes are done.
 PATIENCE = 0.05
+# Seconds for torch's signal handler to tell of a killed reader, too: what it raises would hide what we say of it.
+PATIENCE_WITH_TORCH = 1.0
 # How long a process that is done waits for the others: torch's own half an hour is less than slow machines need.
 LONGEST_WAIT = timedelta(days=30)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows the latter kills, too
@@ -218,7 +220,11 @@ def _readers_told() -> Generator[None, None, None]:
         ChildProcessError: If one was.
     """
     try:
-        yield
+        try:
+            yield
+        except (ConnectionError, FileNotFoundError, EOFError):
+            time.sleep(PATIENCE_WITH_TORCH)
+            raise
     except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:  # by what it was doing
         is_of_loader = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
         if not is_of_loader or getattr(error, "filename", None) is not None:  # sockets have no file names

@@ -3,6 +3,7 @@
 
 """``anomalib-aprilgan predict``: anomalib's numbers, each photo once, whatever is killed, broken or shared."""
 
+import errno
 import json
 import os
 import re
@@ -500,6 +501,27 @@ def test_a_reader_that_is_killed_is_told(tiny_arguments, folder, tmp_path, monke
     assert "Traceback" not in error
     assert main(arguments) == 1  # files that cannot be read are there
     assert pd.read_csv(tmp_path / "all.csv").score.notna().sum() == len(NAMES)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timers that send signals")
+def test_a_killed_reader_of_which_torch_tells_late_is_told(tiny_arguments, folder, tmp_path, monkeypatch, capsys):
+    def tell(number, frame):
+        msg = "DataLoader worker (pid 1) is killed by signal: Killed."
+        raise RuntimeError(msg)
+
+    def reset(self, rank, rows):
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(Journal, "append", reset)
+    before = signal.signal(signal.SIGALRM, tell)
+    try:
+        assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 2
+        time.sleep(0.5)  # where the alarm would strike, were it not waited for
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert "was killed (DataLoader worker (pid 1) is killed by signal: Killed.)" in capsys.readouterr().err
 
 
 def test_a_signal_that_got_lost_stops_it_after_the_batch(build, folder, tmp_path, monkeypatch):
