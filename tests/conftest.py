@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -127,6 +128,31 @@ def weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[b
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """ONNX's exporter, which takes seconds, traces a model for the same input only once, until the module's end.
+
+    Exports to OpenVINO begin with it, compressed or not. A model that changes between two exports must be another one.
+    """
+    plain, graphs = torch.onnx.export, {}
+
+    def export(*, model: nn.Module, args: tuple[torch.Tensor], f: str, **options: Any) -> None:
+        key = (model, args[0].shape, repr(options))
+        path = Path(f)
+        if key not in graphs:
+            plain(model=model, args=args, f=f, **options)
+            graphs[key] = tmp_path_factory.mktemp("graph")
+            source, target = path.parent, graphs[key]
+        else:
+            source, target = graphs[key], path.parent
+        for file in source.glob(f"{path.name}*"):  # weights lie in a file of their own
+            shutil.copy(file, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", export)
+        yield
 
 
 @pytest.fixture(scope="session")

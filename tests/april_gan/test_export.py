@@ -48,7 +48,7 @@ def write_photo(path: Path, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def build(golden_arguments, tmp_path_factory) -> Callable[..., AprilGAN]:
+def build(golden_arguments, tmp_path_factory, traced_once) -> Callable[..., AprilGAN]:
     """Factory of models that are set up, with fitted thresholds."""
     folder = tmp_path_factory.mktemp("references")
     for seed in range(2):
@@ -67,13 +67,14 @@ def build(golden_arguments, tmp_path_factory) -> Callable[..., AprilGAN]:
 
 @pytest.fixture(scope="module")
 def export(build, tmp_path_factory) -> Callable[..., tuple[AprilGAN, Path]]:
-    """Exports a model of a kind, to a kind of file: the model and its file, which takes seconds and is shared."""
+    """Exports a model of a kind, to a kind of file: the model and its file, which takes seconds; both are shared."""
+    models = functools.cache(build)
 
     @functools.cache
     def make(name: str, shots: int, kind: str, size: Size | None = None) -> tuple[AprilGAN, Path]:
         folder = tmp_path_factory.mktemp("export")
         with torch.random.fork_rng(devices=[]):  # a test's random images do not depend on who exports
-            model = build(name, shots)
+            model = models(name, shots)
         model.pre_processor.log = model.post_processor.log_dict = model.log  # as a trainer does
         return model, Engine(default_root_dir=folder).export(model, kind, export_root=folder, input_size=size)
 
@@ -104,7 +105,7 @@ def assert_same_verdicts(model: AprilGAN, outputs: Outputs, images: torch.Tensor
 
 def test_tiles_leave_with_the_model_for_any_batch(build, tmp_path):
     model = build("tiny_vit", 2, image_size=112, tiles=2)
-    path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path)
+    path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path, input_size=PHOTO_SIZE)
     entries = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
     assert entries["fingerprint"]["tiles"] == 2
     for number in (1, 3):
@@ -170,13 +171,13 @@ def test_fixed_batches_need_a_size(build, tmp_path):
 
 
 def test_exports_in_bf16_tell_what_cannot_run_them(tiny_arguments, tmp_path, caplog):
-    AprilGAN("bottle", **tiny_arguments, precision="bf16").to_onnx(tmp_path)
+    AprilGAN("bottle", **tiny_arguments, precision="bf16").to_onnx(tmp_path, input_size=(56, 56))
     assert "Build the model with precision='fp32' to export it" in caplog.text
 
 
 def test_openvinos_own_precision_is_not_full(export):
-    model, path = export("tiny_vit", 2, "openvino", (70, 70))
-    images = photographs(2, (70, 70))
+    model, path = export("tiny_vit", 2, "openvino", PHOTO_SIZE)
+    images = photographs(2, PHOTO_SIZE)
     core = openvino.Core()
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     takes_bf16 = core.get_property("CPU", "INFERENCE_PRECISION_HINT") == openvino.Type.bf16  # by default
@@ -279,6 +280,7 @@ def test_command_exports_a_checkpoint(build, golden_arguments, tmp_path):
             f"--ckpt_path={tmp_path / 'model.ckpt'}",
             "--export_type=onnx",
             f"--export_root={tmp_path}",
+            f"--input_size={list(PHOTO_SIZE)}",
         ]
     )
     images = photographs(1, PHOTO_SIZE)
@@ -299,10 +301,9 @@ def calibration(tmp_path_factory) -> Folder:
     # Two to three times what was measured: rounding differs between processors.
     [(CompressionType.FP16, 2, 2e-3), (CompressionType.INT8, 2, 0.025), (CompressionType.INT8_PTQ, 0, 0.15)],
 )
-def test_compressed_models_are_smaller_and_near(build, export, compression, shots, tolerance, calibration, tmp_path):
-    _, full = export("tiny_vit", shots, "openvino", PHOTO_SIZE)
-    model, engine = build("tiny_vit", shots), Engine(default_root_dir=tmp_path)
-    small = engine.export(
+def test_compressed_models_are_smaller_and_near(export, compression, shots, tolerance, calibration, tmp_path):
+    model, full = export("tiny_vit", shots, "openvino", PHOTO_SIZE)
+    small = Engine(default_root_dir=tmp_path).export(
         model,
         "openvino",
         export_root=tmp_path,

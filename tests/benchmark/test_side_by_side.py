@@ -71,7 +71,7 @@ def small_products(tmp_path) -> RenderedProducts:
 
 
 @pytest.mark.slow
-def test_exports_stand_beside_torch(small_products, golden_arguments, tmp_path):
+def test_exports_stand_beside_torch(small_products, golden_arguments, traced_once, tmp_path):
     arguments = {"class_name": "coin", **golden_arguments("tiny_vit"), "evaluator": False, "visualizer": False}
     predictors = exports.build_predictors(arguments, small_products, tmp_path / "exports")
     first, *others = predictors
