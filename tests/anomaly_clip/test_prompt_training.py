@@ -5,7 +5,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
+from commands import Command, none_left_behind
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from safetensors.torch import load_file
@@ -332,13 +332,10 @@ def test_two_processes_train_the_prompts_of_one(mvtec_root, arguments, start, en
     (tmp_path / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     script = tmp_path / "anomalib_with_plugin.py"
     script.write_text("import anomalib_aprilgan\nfrom anomalib.cli.cli import main\n\nmain()\n", encoding="utf-8")
-    command = [sys.executable, str(script), "train", "--config", str(tmp_path / "config.yaml")]
-    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(PACKAGE), *sys.path])}
-    run = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    words = ["train", f"--config={tmp_path / 'config.yaml'}", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    with none_left_behind() as started:
+        started.append(Command(words, tmp_path, {"PYTHONPATH": os.pathsep.join([str(PACKAGE), *sys.path])}, script))
+        assert started[0].wait() == 0, started[0].told()
     # The second process moves anomalib's link ``latest`` to an empty folder of its own.
     together = load_file(tmp_path / "two_processes" / "AnomalyCLIPPrompts" / "AuxiliaryData" / "v0" / FILE_NAME)
     assert largest_difference(together, load_file(start)) > 1e-3

@@ -5,7 +5,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from anomalib import LearningType
 from anomalib.cli import AnomalibCLI
 from anomalib.data import ImageBatch, MVTecAD
 from anomalib.engine import Engine
+from commands import Command, none_left_behind
 from golden.weight_rule import golden_tensor
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
@@ -591,18 +591,15 @@ def test_two_processes_train_the_adapters_of_one(root, arguments, start, engine,
     (tmp_path / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     script = tmp_path / "anomalib_with_plugin.py"
     script.write_text("import anomalib_aprilgan\nfrom anomalib.cli.cli import main\n\nmain()\n", encoding="utf-8")
-    command = [sys.executable, str(script), "train", "--config", str(tmp_path / "config.yaml")]
-    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(PACKAGE), *sys.path])}
-    run = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    words = ["train", f"--config={tmp_path / 'config.yaml'}", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    with none_left_behind() as started:
+        started.append(Command(words, tmp_path, {"PYTHONPATH": os.pathsep.join([str(PACKAGE), *sys.path])}, script))
+        assert started[0].wait() == 0, started[0].told()
     # The second process moves anomalib's link ``latest`` to an empty folder of its own.
     together = load_file(tmp_path / "two_processes" / "AprilGANAdapters" / "AuxiliaryData" / "v0" / FILE_NAME)
     assert largest_difference(together, load_file(start)) > 1e-3
     assert largest_difference(together, adapters_of(alone)) < 1e-5
-    assert "pixel_AUROC" in run.stdout
+    assert "pixel_AUROC" in started[0].told()
 
 
 class TestConfigs:

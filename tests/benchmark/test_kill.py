@@ -4,20 +4,14 @@
 """A benchmark in a process of its own, which is interrupted, killed, and brought to its end."""
 
 import csv
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import yaml
+from commands import Command, none_left_behind
 from test_harness import write_images
 
-REPOSITORY = Path(__file__).parents[2]
 SEEDS = 10
-PATIENCE = 300
 
 
 @pytest.fixture
@@ -38,46 +32,37 @@ def start(tmp_path, tiny_backbone):
     }
     file = tmp_path / "plan.yaml"
     file.write_text(yaml.safe_dump(plan), encoding="utf-8")
-    command = [sys.executable, "-m", "anomalib_aprilgan.cli", "benchmark", "--config", str(file)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(REPOSITORY)])}
-    return lambda: subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    with none_left_behind() as started:
 
+        def start() -> Command:
+            started.append(Command(["benchmark", "--config", str(file)], tmp_path, {}))
+            return started[-1]
 
-def wait_for_rows(results, count, process):
-    """What the results are as soon as they have so many rows."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
-        content = results.read_bytes() if results.exists() else b""
-        if content.count(b"\n") > count:
-            return content
-        time.sleep(0.02)
-    raise AssertionError(process.communicate(timeout=PATIENCE)[1])
+        yield start
 
 
 @pytest.mark.slow
 def test_no_row_is_lost_and_none_is_done_twice(start, tmp_path):
     results = tmp_path / "report" / "results.csv"
     process = start()
-    wait_for_rows(results, 1, process)
-    process.send_signal(signal.SIGTERM)  # SIGINT may be ignored by whoever started the tests
-    _, told = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, told
-    assert "tells what is done; the same command goes on from there." in told
-    assert "Traceback" not in told
+    process.wait_for_lines(results, 2)
+    process.send(signal.SIGTERM)  # SIGINT may be ignored by whoever started the tests
+    assert process.wait() == 130, process.told()
+    assert "tells what is done; the same command goes on from there." in process.told()
+    assert "Traceback" not in process.told()
     interrupted = results.read_bytes()
     rows = interrupted.count(b"\n") - 1
     report = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert f"Runs done: {rows} of {SEEDS}." in report
 
     process = start()
-    killed = wait_for_rows(results, rows + 1, process)
-    process.kill()
-    process.communicate(timeout=PATIENCE)
+    killed = process.wait_for_lines(results, rows + 2)
+    process.send(signal.SIGKILL)
+    process.wait()
     assert killed.startswith(interrupted)
 
     process = start()
-    _, told = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, told
+    assert process.wait() == 0, process.told()
     assert results.read_bytes().startswith(killed[: killed.rindex(b"\n") + 1])
     with results.open(encoding="utf-8", newline="") as file:
         finished = list(csv.DictReader(file))

@@ -27,6 +27,7 @@ import torch
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
+from commands import PATIENCE, Command, none_left_behind
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -42,7 +43,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 NAMES = ["a.jpg", "a.png", "b.png", "deep/d.png", "deep/er/c.png", "sixteen.png"]
 BROKEN = ["broken.png", "empty.jpg"]
-PATIENCE = 60  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -584,22 +584,15 @@ class TestModels:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command in a group of its own, and leaves none of it behind."""
-    started = []
+def start(tmp_path) -> Iterator[Callable[..., Command]]:
+    """Starts the command in a process of its own, and leaves none of it behind."""
+    with none_left_behind() as started:
 
-    def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "anomalib_aprilgan.cli", *arguments]
-        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, env=variables, start_new_session=True, **pipes))
-        return started[-1]
+        def start(arguments: list[str], **environment: str) -> Command:
+            started.append(Command(arguments, tmp_path, environment))
+            return started[-1]
 
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        yield start
 
 
 @pytest.fixture
@@ -619,9 +612,9 @@ def link_photos(folder: Path, many: Path, number: int) -> Path:
 def test_a_killed_process_loses_nothing(start, build, tiny_arguments, many, tmp_path, monkeypatch):
     output, part = tmp_path / "killed.csv", tmp_path / "killed.csv.part-0"
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
-    wait_for_rows(process, part, 6)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait_for_lines(part, 6)
+    process.send(signal.SIGKILL)
+    process.wait()
     written = part.read_bytes().count(b"\n")
     assert written < 100
     read = count_reads(monkeypatch)
@@ -632,21 +625,13 @@ def test_a_killed_process_loses_nothing(start, build, tiny_arguments, many, tmp_
     assert rows[0].score != pytest.approx(rows[1].score, abs=1e-4)
 
 
-def wait_for_rows(process: subprocess.Popen[str], part: Path, number: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not (part.exists() and part.read_bytes().count(b"\n") >= number):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def freeze_children(process: subprocess.Popen[str]) -> None:
+def freeze_children(process: Command) -> None:
     """Let them neither work nor answer any more."""
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
         os.kill(int(child), signal.SIGSTOP)
 
 
-def assert_none_is_left(process: subprocess.Popen[str]) -> None:
+def assert_none_is_left(process: Command) -> None:
     """Of the process, which has ended, and those that it started; the killed ones may take a moment."""
     deadline = time.monotonic() + PATIENCE
     while alive := [group for group, state in groups_and_states() if group == process.pid and state not in "ZX"]:
@@ -674,12 +659,11 @@ def assert_goes_on_to_the_same_table(build, many: Path, output: Path) -> None:
 def test_sigterm_stops_it_at_once_and_loses_nothing(start, build, tiny_arguments, many, tmp_path):
     output, part = tmp_path / "stopped.csv", tmp_path / "stopped.csv.part-0"
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
-    wait_for_rows(process, part, 5)
-    process.send_signal(signal.SIGTERM)
-    printed, logged = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, logged
-    assert "Stopped. The same command goes on from there." in logged
-    assert re.search(r"/100 \[\d\d:\d\d<\d\d:\d\d", printed + logged)  # the time left, into a pipe, too
+    process.wait_for_lines(part, 5)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 130, process.told()
+    assert "Stopped. The same command goes on from there." in process.told()
+    assert re.search(r"/100 \[\d\d:\d\d<\d\d:\d\d", process.told())  # the time left, into a pipe, too
     assert 5 <= part.read_bytes().count(b"\n") < 100
     assert not output.exists()
     assert_goes_on_to_the_same_table(build, many, output)
@@ -692,12 +676,12 @@ def test_sigterm_leaves_no_second_process(start, build, tiny_arguments, folder, 
     many, output = link_photos(folder, tmp_path / "many", 400), tmp_path / "stopped.csv"
     shared = ["--batch_size=1", "--devices=2", "--strategy=ddp"]
     process = start([*words(tiny_arguments, many, output), *shared])
-    wait_for_rows(process, tmp_path / "stopped.csv.part-1", 1)
+    process.wait_for_lines(tmp_path / "stopped.csv.part-1", 1)
     freeze_children(process)
-    wait_for_rows(process, tmp_path / "stopped.csv.part-0", rows)
+    process.wait_for_lines(tmp_path / "stopped.csv.part-0", rows)
     time.sleep(seconds)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=PATIENCE) == 130
+    process.send(signal.SIGTERM)
+    assert process.wait() == 130, process.told()
     assert_none_is_left(process)
     assert_goes_on_to_the_same_table(build, many, output)
 
@@ -709,11 +693,12 @@ def test_sigterm_ends_a_machine_that_waits_for_another(start, tiny_arguments, fo
         port = str(free.getsockname()[1])
     arguments = [*words(tiny_arguments, folder, tmp_path / "all.csv"), "--num_nodes=2", "--devices=1", "--strategy=ddp"]
     process = start(arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0")
-    while "Initializing distributed" not in process.stderr.readline():
-        assert process.poll() is None
+    while "Initializing distributed" not in process.told():
+        assert process.status() is None
+        time.sleep(0.01)
     time.sleep(1)  # in a library by now, which waits
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=PATIENCE) == 130
+    process.send(signal.SIGTERM)
+    assert process.wait() == 130, process.told()
 
 
 LATE = """
@@ -742,22 +727,29 @@ def test_who_is_done_waits_for_days_but_not_for_the_dead(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+def start_on_two_machines(start: Callable[..., Command], arguments: list[str]) -> list[Command]:
+    """Each with one process; this one plays both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    shared = [*arguments, "--num_nodes=2", "--devices=1", "--strategy=ddp"]
+    return [start(shared, NODE_RANK=rank, **meeting) for rank in "01"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["--devices=2", "--num_nodes=2"])
 def test_two_processes_share_the_photos(start, build, tiny_arguments, folder, tmp_path, split):
     alone = predict(build(), folder, tmp_path / "alone.csv")
-    arguments = [*words(tiny_arguments, folder, tmp_path / "shared.csv"), split, "--strategy=ddp"]
+    arguments = words(tiny_arguments, folder, tmp_path / "shared.csv")
     if split == "--devices=2":
-        processes = [start(arguments)]
-    else:  # two machines, each with one process
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        processes = [start([*arguments, "--devices=1"], NODE_RANK=rank, **meeting) for rank in "01"]
-    (_, logged), *others = [process.communicate() for process in processes]
-    assert processes[0].returncode == 1, logged  # two photos cannot be read
-    assert not any(process.returncode for process in processes[1:]), others
-    assert "MEMBER: 2/2" in "".join([logged, *(errors for _, errors in others)])
+        processes = [start([*arguments, split, "--strategy=ddp"])]
+    else:
+        processes = start_on_two_machines(start, arguments)
+    first, *others = [process.wait() for process in processes]
+    told = "".join(process.told() for process in processes)
+    assert first == 1, told  # two photos cannot be read
+    assert not any(others), told
+    assert "MEMBER: 2/2" in told
     shared = pd.read_csv(tmp_path / "shared.csv")
     assert shared.path.tolist() == [row.path for row in alone]
     assert shared.score.dropna().tolist() == [pytest.approx(row.score, abs=1e-6) for row in alone if not row.error]
@@ -768,9 +760,8 @@ def test_more_processes_than_photos(start, tiny_arguments, folder, tmp_path):
     (tmp_path / "one").mkdir()
     shutil.copy(folder / "b.png", tmp_path / "one")
     arguments = words(tiny_arguments, tmp_path / "one", tmp_path / "all.csv")
-    process = start([*arguments, "--devices=2", "--strategy=ddp"])
-    _, logged = process.communicate()
-    assert process.returncode == 0, logged
+    for process in start_on_two_machines(start, arguments):
+        assert process.wait() == 0, process.told()
     assert pd.read_csv(tmp_path / "all.csv").path.tolist() == ["b.png"]
 
 

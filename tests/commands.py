@@ -1,0 +1,91 @@
+# Copyright (C) 2026 The anomalib-aprilgan developers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Commands in processes of their own, forked from one that has imported the package: that takes no time."""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PATIENCE = 300  # seconds
+SCRIPT = Path(sys.executable).with_name("anomalib-aprilgan")
+
+
+class Command:
+    """A command at work, in a process group of its own.
+
+    Args:
+        arguments: All words after the command's name.
+        folder: Where it works, and leaves what it says.
+        environment: Variables besides this process's own.
+        script: The command, a Python script; Lightning starts further processes with it.
+    """
+
+    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], script: Path = SCRIPT) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["anomalib_aprilgan.cli", "anomalib_aprilgan.prediction.bulk"])
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        self.log = folder / f"command-{time.monotonic_ns()}.txt"
+        self.log.touch()
+        self.process = context.Process(target=run, args=([str(script), *arguments], self.log, variables))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def told(self) -> str:
+        """What it has said until now, on both streams."""
+        return self.log.read_text(encoding="utf-8")
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def status(self) -> int | None:
+        """As subprocess's returncode: None while it is at work, negative where a signal killed it."""
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        self.process.join(PATIENCE)
+        return self.process.exitcode
+
+    def wait_for_lines(self, path: Path, number: int) -> bytes:
+        """What the file holds as soon as it has so many lines."""
+        deadline = time.monotonic() + PATIENCE
+        while (content := path.read_bytes() if path.exists() else b"").count(b"\n") < number:
+            assert self.status() is None, self.told()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        return content
+
+
+def run(words: list[str], log: Path, variables: dict[str, str]) -> None:
+    """Become the command, as if it had been typed in the folder of the log."""
+    import torch
+
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(log.parent)
+    with log.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    torch.set_num_threads(1)
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+
+
+@contextmanager
+def none_left_behind() -> Generator[list[Command], None, None]:
+    """A list for commands; all of those in it, and what they have started, are killed in the end."""
+    started: list[Command] = []
+    try:
+        yield started
+    finally:
+        for command in started:
+            with suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+            command.process.join()
