@@ -4,6 +4,7 @@
 """Small CLIP models for all tests: with the weights of the golden arrays, or random ones. No network, no download."""
 
 import functools
+import gc
 import json
 import logging
 import os
@@ -44,6 +45,12 @@ torch.set_num_threads(1)
 # The same examples everywhere: a red run can be repeated, and a slow machine is no failure.
 hypothesis.settings.register_profile("anomalib_aprilgan", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.load_profile("anomalib_aprilgan")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay; the garbage collector, which commands and trainers call, need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
