@@ -47,8 +47,9 @@ hypothesis.settings.register_profile("anomalib_aprilgan", derandomize=True, dead
 hypothesis.settings.load_profile("anomalib_aprilgan")
 
 
-def pytest_collection_finish() -> None:
-    """Modules and tests stay; the garbage collector, which commands and trainers call, need not look at them again."""
+@pytest.fixture(scope="module", autouse=True)
+def _garbage():
+    """What is there before a file's tests stays: the collector, which trainers call, need not look at it again."""
     gc.collect()
     gc.freeze()
 
