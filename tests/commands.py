@@ -1,7 +1,10 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Commands in processes of their own, forked from one that has imported the package: that takes no time."""
+"""Commands in processes of their own, forked from one that has imported the package: that takes no time.
+
+They share what was read at import, and this process's ``sys.path``; ``.ci/run`` and ``tests/host`` start commands anew.
+"""
 
 import multiprocessing
 import os
@@ -11,9 +14,14 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from pathlib import Path
 
-PATIENCE = 300  # seconds
+import pytest
+import torch
+
+PATIENCE = 300  # seconds, for anything
+SOON = 60  # seconds, for the end of what was stopped
 SCRIPT = Path(sys.executable).with_name("anomalib-aprilgan")
 
 
@@ -28,44 +36,64 @@ class Command:
     """
 
     def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], script: Path = SCRIPT) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["anomalib_aprilgan.cli", "anomalib_aprilgan.prediction.bulk"])
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         self.log = folder / f"command-{time.monotonic_ns()}.txt"
         self.log.touch()
-        self.process = context.Process(target=run, args=([str(script), *arguments], self.log, variables))
+        self.process = forking().Process(target=run, args=([str(script), *arguments], self.log, variables))
         self.process.start()
         self.pid = self.process.pid
 
     def told(self) -> str:
         """What it has said until now, on both streams."""
-        return self.log.read_text(encoding="utf-8")
-
-    def send(self, number: int) -> None:
-        os.kill(self.pid, number)
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
     def status(self) -> int | None:
         """As subprocess's returncode: None while it is at work, negative where a signal killed it."""
         return self.process.exitcode
 
-    def wait(self) -> int | None:
-        self.process.join(PATIENCE)
-        return self.process.exitcode
+    def send(self, number: int) -> None:
+        """Send it a signal; it must be at work."""
+        assert self.status() is None, self.told()
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Its status when it has ended."""
+        self.process.join(seconds)
+        status = self.status()
+        assert status is not None, self.told()
+        return status
 
     def wait_for_lines(self, path: Path, number: int) -> bytes:
-        """What the file holds as soon as it has so many lines."""
+        """What a file holds as soon as it has so many lines; the command must be at work."""
         deadline = time.monotonic() + PATIENCE
         while (content := path.read_bytes() if path.exists() else b"").count(b"\n") < number:
-            assert self.status() is None, self.told()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+            self._wait_on(deadline)
         return content
+
+    def wait_for_words(self, words: str) -> None:
+        """Come back as soon as it has said them; it must be at work."""
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.told():
+            self._wait_on(deadline)
+
+    def _wait_on(self, deadline: float) -> None:
+        assert self.status() is None, self.told()
+        assert time.monotonic() < deadline, self.told()
+        time.sleep(0.005)
+
+
+def forking() -> multiprocessing.context.ForkServerContext:
+    """Starts processes like one that has imported the package, from where this process has it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["anomalib_aprilgan.cli", "anomalib_aprilgan.prediction.bulk"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONSAFEPATH", "1")  # the working directory may hold the package's source
+        forkserver.ensure_running()
+    return context
 
 
 def run(words: list[str], log: Path, variables: dict[str, str]) -> None:
     """Become the command, as if it had been typed in the folder of the log."""
-    import torch
-
     os.setsid()
     os.environ.clear()
     os.environ.update(variables)
@@ -88,4 +116,5 @@ def none_left_behind() -> Generator[list[Command], None, None]:
         for command in started:
             with suppress(ProcessLookupError):
                 os.killpg(command.pid, signal.SIGKILL)
-            command.process.join()
+            command.process.kill()  # it may not have a group of its own yet
+            command.wait(SOON)

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 UNJUDGED = "Not judged: another process did not see it. Start the same command again."
 # Seconds between two looks at whether other processes are done.
 PATIENCE = 0.05
-# Seconds for torch's signal handler to tell of a killed reader, too: what it raises would hide what we say of it.
+# Seconds until torch has heard by a signal, too, that a reader is gone; what it raises then would replace our words.
 PATIENCE_WITH_TORCH = 1.0
 # How long a process that is done waits for the others: torch's own half an hour is less than slow machines need.
 LONGEST_WAIT = timedelta(days=30)
@@ -220,14 +220,10 @@ def _readers_told() -> Generator[None, None, None]:
         ChildProcessError: If one was.
     """
     try:
-        try:
+        with _torch_heard():
             yield
-        except (ConnectionError, FileNotFoundError, EOFError):
-            time.sleep(PATIENCE_WITH_TORCH)
-            raise
     except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:  # by what it was doing
-        is_of_loader = not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")
-        if not is_of_loader or getattr(error, "filename", None) is not None:  # sockets have no file names
+        if not _is_of_loader(error):
             raise
         msg = (
             f"A process that reads photos was killed ({error}), perhaps because memory ran out. Rows stay; start the "
@@ -235,6 +231,23 @@ def _readers_told() -> Generator[None, None, None]:
             "the last row is the one."
         )
         raise ChildProcessError(msg) from error
+
+
+@contextmanager
+def _torch_heard() -> Generator[None, None, None]:
+    """Where a reader's connection broke, let torch's signal handler say why, too, before anybody else says it."""
+    try:
+        yield
+    except (ConnectionError, FileNotFoundError, EOFError) as error:
+        if _is_of_loader(error):
+            time.sleep(PATIENCE_WITH_TORCH)
+        raise
+
+
+def _is_of_loader(error: Exception) -> bool:
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    return getattr(error, "filename", None) is None  # sockets have no file names
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def assert_same_verdicts(model: AnomalyCLIP, outputs: Outputs, images: torch.Ten
     assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
 
 
-def test_onnx_runtime_for_any_batch_and_size(name, model, export):
+def test_onnx_runtime_for_any_batch(name, model, export):
     exported = ONNX_SIZES[name]
     session = onnxruntime.InferenceSession(export("onnx", exported), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -104,6 +104,7 @@ def test_inferencers_say_what_the_engine_says(model, export, kind, tmp_path, mon
     ours = engine.predict(model, data_path=tmp_path / "photo.png")[0]
     for name in ("anomaly_map", "pred_score"):
         torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=TOLERANCE)
+    assert torch.as_tensor(theirs.pred_label).tolist() == ours.pred_label.tolist()
 
 
 def test_torch_file_does_not_tell_where_the_weights_lie(model, tmp_path, monkeypatch):
@@ -122,7 +123,8 @@ def test_contents_are_tower_and_two_vectors_and_say_so(name, model, export):
     path = export("onnx", ONNX_SIZES[name])
     numbers = sum(int(np.prod(tensor.dims)) for tensor in onnx.load(path).graph.initializer)
     tower = sum(tensor.numel() for tensor in model.model.clip.state_dict().values())
-    assert numbers == pytest.approx(tower, rel=0.03)  # the rest resizes images of one size
+    resizing = 0 if ONNX_SIZES[name] is None else 0.02  # matrices for images of that size
+    assert 0 <= numbers / tower - 1 - resizing < 0.02
     entries = {key: json.loads(value) for key, value in entries_of(path).items()}
     assert entries["model"] == "AnomalyCLIP"
     assert entries["fingerprint"]["dpam_layers"] == model.model.dpam_layers

@@ -103,13 +103,13 @@ def assert_same_verdicts(model: AprilGAN, outputs: Outputs, images: torch.Tensor
     assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
 
 
-def test_tiles_leave_with_the_model_for_any_batch(build, tmp_path):
+def test_tiles_leave_with_the_model_for_any_batch_and_size(build, tmp_path):
     model = build("tiny_vit", 2, image_size=112, tiles=2)
-    path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path, input_size=PHOTO_SIZE)
+    path = Engine(default_root_dir=tmp_path).export(model, "onnx", export_root=tmp_path)
     entries = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
     assert entries["fingerprint"]["tiles"] == 2
-    for number in (1, 3):
-        images = photographs(number, PHOTO_SIZE)
+    for number, size in ((1, PHOTO_SIZE), (3, (112, 112))):
+        images = photographs(number, size)
         assert_same_verdicts(model, run_onnx(path, images), images)
 
 
@@ -200,6 +200,7 @@ def test_inferencers_say_what_the_engine_says(build, export, kind, tmp_path, mon
     for name in ("pred_score", "anomaly_map"):
         torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=1e-4)
     assert torch.as_tensor(theirs.pred_label).tolist() == ours.pred_label.tolist()
+    assert (torch.as_tensor(theirs.pred_mask) != ours.pred_mask).float().mean() < 1e-3  # as in assert_same_verdicts
 
 
 def weights_of(model: AprilGAN) -> int:
@@ -280,7 +281,6 @@ def test_command_exports_a_checkpoint(build, golden_arguments, tmp_path):
             f"--ckpt_path={tmp_path / 'model.ckpt'}",
             "--export_type=onnx",
             f"--export_root={tmp_path}",
-            f"--input_size={list(PHOTO_SIZE)}",
         ]
     )
     images = photographs(1, PHOTO_SIZE)

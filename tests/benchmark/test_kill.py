@@ -8,7 +8,7 @@ import signal
 
 import pytest
 import yaml
-from commands import Command, none_left_behind
+from commands import SOON, Command, none_left_behind
 from test_harness import write_images
 
 SEEDS = 10
@@ -47,7 +47,7 @@ def test_no_row_is_lost_and_none_is_done_twice(start, tmp_path):
     process = start()
     process.wait_for_lines(results, 2)
     process.send(signal.SIGTERM)  # SIGINT may be ignored by whoever started the tests
-    assert process.wait() == 130, process.told()
+    assert process.wait(SOON) == 130, process.told()
     assert "tells what is done; the same command goes on from there." in process.told()
     assert "Traceback" not in process.told()
     interrupted = results.read_bytes()
@@ -58,7 +58,7 @@ def test_no_row_is_lost_and_none_is_done_twice(start, tmp_path):
     process = start()
     killed = process.wait_for_lines(results, rows + 2)
     process.send(signal.SIGKILL)
-    process.wait()
+    assert process.wait(SOON) == -signal.SIGKILL
     assert killed.startswith(interrupted)
 
     process = start()

@@ -4,7 +4,6 @@
 """Stops, continuation and progress, with a stand-in for the runs themselves."""
 
 import csv
-import ctypes
 import logging
 import signal
 import sys
@@ -33,19 +32,9 @@ def read_rows(folder):
         return list(csv.DictReader(file))
 
 
-class SignalStack(ctypes.Structure):
-    """``stack_t`` of sigaltstack(2)."""
-
-    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
 @pytest.fixture
 def handlers():
     """Handlers as a terminal sets them, whatever the tests were started with."""
-    # OpenVINO 2026.4 leaves the thread a signal stack in freed memory if several of its models have been compiled, by
-    # other tests here; Python's handlers run on it, so that the first signal would be a segmentation fault.
-    disabled = 2  # SS_DISABLE
-    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(None, disabled, 0)), None) == 0
     set_here = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in set_here.items()}
     yield set_here

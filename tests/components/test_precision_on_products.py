@@ -57,8 +57,11 @@ def as_images(shots) -> torch.Tensor:
 class ProductsAsOnGPUs(TorchDispatchMode):
     """Products in fp16 are summed in fp32 and rounded once; by itself a CPU takes ten times as long for them."""
 
+    seen = 0
+
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # ruff: ignore[bad-dunder-method-name]
         if operation in PRODUCTS and args[0].dtype == torch.float16:
+            self.seen += 1
             return operation(*(each if each is None else each.float() for each in args)).half()
         return operation(*args, **(kwargs or {}))
 
@@ -71,8 +74,9 @@ def judge(kind: str, precision: str, products: Products) -> Verdicts:
         model.setup("predict")
     if kind == "few-shot":
         model.model.setup(reference_images=model.pre_processor(products.references))
-    with torch.inference_mode(), ProductsAsOnGPUs():
+    with torch.inference_mode(), ProductsAsOnGPUs() as multiplied:
         verdict = model(products.images)
+    assert (multiplied.seen > 0) == (precision == "fp16")
     return Verdicts(verdict.anomaly_map.numpy(), verdict.pred_score.numpy())
 
 

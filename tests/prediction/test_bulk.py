@@ -27,7 +27,7 @@ import torch
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
-from commands import PATIENCE, Command, none_left_behind
+from commands import PATIENCE, SOON, Command, none_left_behind
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -503,24 +503,18 @@ def test_a_reader_that_is_killed_is_told(tiny_arguments, folder, tmp_path, monke
     assert pd.read_csv(tmp_path / "all.csv").score.notna().sum() == len(NAMES)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timers that send signals")
 def test_a_killed_reader_of_which_torch_tells_late_is_told(tiny_arguments, folder, tmp_path, monkeypatch, capsys):
-    def tell(number, frame):
+    def reset(self, rank, rows):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    def strike(seconds):
+        assert seconds >= 1
         msg = "DataLoader worker (pid 1) is killed by signal: Killed."
         raise RuntimeError(msg)
 
-    def reset(self, rank, rows):
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
-        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-
     monkeypatch.setattr(Journal, "append", reset)
-    before = signal.signal(signal.SIGALRM, tell)
-    try:
-        assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 2
-        time.sleep(0.5)  # where the alarm would strike, were it not waited for
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setattr(bulk.time, "sleep", strike)
+    assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 2
     assert "was killed (DataLoader worker (pid 1) is killed by signal: Killed.)" in capsys.readouterr().err
 
 
@@ -614,7 +608,7 @@ def test_a_killed_process_loses_nothing(start, build, tiny_arguments, many, tmp_
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
     process.wait_for_lines(part, 6)
     process.send(signal.SIGKILL)
-    process.wait()
+    assert process.wait(SOON) == -signal.SIGKILL
     written = part.read_bytes().count(b"\n")
     assert written < 100
     read = count_reads(monkeypatch)
@@ -633,7 +627,7 @@ def freeze_children(process: Command) -> None:
 
 def assert_none_is_left(process: Command) -> None:
     """Of the process, which has ended, and those that it started; the killed ones may take a moment."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + SOON
     while alive := [group for group, state in groups_and_states() if group == process.pid and state not in "ZX"]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.1)
@@ -661,7 +655,7 @@ def test_sigterm_stops_it_at_once_and_loses_nothing(start, build, tiny_arguments
     process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
     process.wait_for_lines(part, 5)
     process.send(signal.SIGTERM)
-    assert process.wait() == 130, process.told()
+    assert process.wait(SOON) == 130, process.told()
     assert "Stopped. The same command goes on from there." in process.told()
     assert re.search(r"/100 \[\d\d:\d\d<\d\d:\d\d", process.told())  # the time left, into a pipe, too
     assert 5 <= part.read_bytes().count(b"\n") < 100
@@ -681,7 +675,7 @@ def test_sigterm_leaves_no_second_process(start, build, tiny_arguments, folder, 
     process.wait_for_lines(tmp_path / "stopped.csv.part-0", rows)
     time.sleep(seconds)
     process.send(signal.SIGTERM)
-    assert process.wait() == 130, process.told()
+    assert process.wait(SOON) == 130, process.told()
     assert_none_is_left(process)
     assert_goes_on_to_the_same_table(build, many, output)
 
@@ -693,12 +687,10 @@ def test_sigterm_ends_a_machine_that_waits_for_another(start, tiny_arguments, fo
         port = str(free.getsockname()[1])
     arguments = [*words(tiny_arguments, folder, tmp_path / "all.csv"), "--num_nodes=2", "--devices=1", "--strategy=ddp"]
     process = start(arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0")
-    while "Initializing distributed" not in process.told():
-        assert process.status() is None
-        time.sleep(0.01)
+    process.wait_for_words("Initializing distributed")
     time.sleep(1)  # in a library by now, which waits
     process.send(signal.SIGTERM)
-    assert process.wait() == 130, process.told()
+    assert process.wait(SOON) == 130, process.told()
 
 
 LATE = """
@@ -727,28 +719,26 @@ def test_who_is_done_waits_for_days_but_not_for_the_dead(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def start_on_two_machines(start: Callable[..., Command], arguments: list[str]) -> list[Command]:
-    """Each with one process; this one plays both."""
+def start_two(start: Callable[..., Command], arguments: list[str], split: str) -> list[Command]:
+    """Two processes, of which Lightning starts the second; or two machines with one each, both played by this one."""
+    shared = [*arguments, split, "--strategy=ddp"]
+    if split == "--devices=2":
+        return [start(shared)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    shared = [*arguments, "--num_nodes=2", "--devices=1", "--strategy=ddp"]
-    return [start(shared, NODE_RANK=rank, **meeting) for rank in "01"]
+    return [start([*shared, "--devices=1"], NODE_RANK=rank, **meeting) for rank in "01"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["--devices=2", "--num_nodes=2"])
 def test_two_processes_share_the_photos(start, build, tiny_arguments, folder, tmp_path, split):
     alone = predict(build(), folder, tmp_path / "alone.csv")
-    arguments = words(tiny_arguments, folder, tmp_path / "shared.csv")
-    if split == "--devices=2":
-        processes = [start([*arguments, split, "--strategy=ddp"])]
-    else:
-        processes = start_on_two_machines(start, arguments)
+    processes = start_two(start, words(tiny_arguments, folder, tmp_path / "shared.csv"), split)
     first, *others = [process.wait() for process in processes]
     told = "".join(process.told() for process in processes)
     assert first == 1, told  # two photos cannot be read
-    assert not any(others), told
+    assert others == [0] * len(others), told
     assert "MEMBER: 2/2" in told
     shared = pd.read_csv(tmp_path / "shared.csv")
     assert shared.path.tolist() == [row.path for row in alone]
@@ -756,13 +746,30 @@ def test_two_processes_share_the_photos(start, build, tiny_arguments, folder, tm
 
 
 @pytest.mark.slow
-def test_more_processes_than_photos(start, tiny_arguments, folder, tmp_path):
+@pytest.mark.parametrize("split", ["--devices=2", "--num_nodes=2"])
+def test_more_processes_than_photos(start, tiny_arguments, folder, tmp_path, split):
     (tmp_path / "one").mkdir()
     shutil.copy(folder / "b.png", tmp_path / "one")
     arguments = words(tiny_arguments, tmp_path / "one", tmp_path / "all.csv")
-    for process in start_on_two_machines(start, arguments):
+    for process in start_two(start, arguments, split):
         assert process.wait() == 0, process.told()
     assert pd.read_csv(tmp_path / "all.csv").path.tolist() == ["b.png"]
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_was_killed(start, build, tiny_arguments, many, tmp_path):
+    output, part = tmp_path / "killed.csv", tmp_path / "killed.csv.part-0"
+    process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
+    process.wait_for_lines(part, 6)
+    process.send(signal.SIGKILL)
+    process.wait(SOON)
+    written = part.read_bytes()
+    processes = start_two(start, [*words(tiny_arguments, many, output), "--batch_size=1"], "--num_nodes=2")
+    second = processes[1].wait_for_lines(tmp_path / "killed.csv.part-1", 1)
+    assert written.count(b"\n") < 100
+    assert not set(second.splitlines()) & set(written.splitlines())
+    assert [process.wait() for process in processes] == [0, 0], processes[0].told()
+    assert_goes_on_to_the_same_table(build, many, output)
 
 
 @pytest.mark.slow
