@@ -27,9 +27,9 @@ HEADS = (
     "image AUROC",
     "pixel AUROC",
     "AUPRO",
-    "largest difference of maps",
-    "of scores",
-    "time",
+    "maps differ by up to",
+    "scores by up to",
+    "time of an image",
     "quartiles",
 )
 

@@ -85,7 +85,7 @@ def _measure(
     parts: Sequence[str],
 ) -> Iterator[Results]:
     environment = {"threads": torch.get_num_threads(), "repeats": repeats, "torch": torch.__version__}
-    known = {**asdict(settings), "parts": list(parts), **environment}
+    known = {**asdict(settings), "dtype": str(model.clip.dtype), "parts": list(parts), **environment}
     yield {"settings": known, "machine": describe_machine(settings.device)}
     yardstick = tower(settings, model)
     for place, builders in enumerate(groups):

@@ -249,7 +249,8 @@ class TestMetadata:
         model, path = export("tiny_vit", 2, kind)
         entries = metadata_of(path)
         assert (entries["model"], entries["class_name"]) == ("AprilGAN", "bottle")
-        assert entries["prompts"]["normal_states"] == list(model.model.prompts.normal_states)
+        for words in ("normal_states", "anomalous_states", "templates"):
+            assert entries["prompts"][words] == list(getattr(model.model.prompts, words))
         assert entries["fingerprint"]["weights"] == model.model.source.digest
         assert entries["backbone"].endswith("tiny_vit.json")
         assert entries["precision"] == "float32"

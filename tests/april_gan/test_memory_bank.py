@@ -9,6 +9,7 @@ import torch
 from anomalib.models.components import KCenterGreedy
 from hypothesis import given
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
 from anomalib_aprilgan.april_gan import memory_bank
@@ -134,6 +135,26 @@ def test_narrow_bank_keeps_half_the_memory_and_nearly_the_distances(monkeypatch,
     every = 1 - nn.functional.cosine_similarity(queries.flatten(0, 1)[:, None], tokens.flatten(0, 1)[None], dim=-1)
     off = (narrow.distance(queries).flatten()[:, None] - every).abs().amin(dim=1)
     assert off.max() < 2e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_similarities_to_many_references_are_never_there_at_once(monkeypatch, dtype):
+    monkeypatch.setattr(memory_bank, "CHUNK", 20)
+    sizes = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):  # ruff: ignore[bad-dunder-method-name]
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and "matmul" in str(function):
+                sizes.append(result.numel())
+            return result
+
+    bank = MemoryBank(dtype)
+    bank.update(torch.randn(4, 25, 8))
+    bank.finalize()
+    with Watch():
+        bank.distance(torch.randn(2, 6, 8))
+    assert sizes == [2 * 6 * 20] * 5  # images, patches, references at a time; of 100 references
 
 
 def test_banks_of_any_precision_take_each_others_tokens():

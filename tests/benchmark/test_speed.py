@@ -68,12 +68,25 @@ def test_command_prints_and_writes_all(tiny_backbone, tmp_path, capsys, cache_fo
     assert results["spread"].keys() == {*VERDICTS, "predict", *setups}
     for name, (low, high) in results["spread"].items():
         assert low <= results[name if name in results else f"ratio_{name}"] <= high, name
-    assert results["settings"]["threads"] == 1
+    assert (results["settings"]["threads"], results["settings"]["dtype"]) == (1, "torch.float32")
     assert results["machine"]["processor"] == processor_name()
     assert results["settings"]["torch"].startswith(results["machine"]["torch"])  # without the build
     printed = capsys.readouterr().out.splitlines()
     assert sorted(line.split()[0] for line in printed) == sorted(EXPECTED)  # each once
     assert not list(cache_folder.rglob("*.safetensors"))  # the text of random weights is nobody's
+
+
+def test_rivals_and_memory_have_their_keys(tiny_backbone, tmp_path, monkeypatch):
+    rivals = ["winclip_zero_shot", "winclip_few_shot", "patchcore", "patchcore_all_images"]
+    assert list(contenders.ADDED["rivals"]) == rivals
+    monkeypatch.setitem(contenders.ADDED, "rivals", dict.fromkeys(rivals, contenders.zero_shot))  # theirs take seconds
+    monkeypatch.setattr(speed, "peak_in_new_process", lambda *_: 100)
+    path = tmp_path / "speed.json"
+    assert main(words(tiny_backbone, path, "--parts=[rivals,memory]")) == 0
+    results = json.loads(path.read_text(encoding="utf-8"))
+    measured = ["zero_shot", "few_shot", *rivals]
+    assert results.keys() >= {f"ratio_{name}" for name in measured}
+    assert {results[f"ratio_peak_memory_{name}"] for name in measured} == {results["ratio_peak_memory"]} == {1.0}
 
 
 def test_size_and_stages_are_the_backbones_own(tmp_path):
