@@ -3,9 +3,9 @@
 
 """Make the embedded small CLIP and its adapters from nothing: ``python -m anomalib_aprilgan.demo.train FOLDER``.
 
-Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: about 85 minutes on two CPU cores.
-Started again with the same folder, it goes on where it was stopped. The folder then holds what lies in
-``anomalib_aprilgan/embedded``, and 6 GB of pictures.
+Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: one and a half to two hours on two CPU
+cores. Started again with the same folder, it goes on where it was stopped, with adapters and prompts from their start.
+The folder then holds what lies in ``anomalib_aprilgan/embedded``, and 6 GB of pictures.
 """
 
 import sys
