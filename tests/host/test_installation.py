@@ -27,9 +27,11 @@ def test_the_wheel_adds_two_files_to_the_root_of_site_packages(wheel: Path) -> N
         names = archive.namelist()
         roots = {name.split("/")[0] for name in names}
         hook = archive.read("_anomalib_aprilgan_hook.py")
+        weights = sum(file.compress_size for file in archive.infolist() if "/embedded/" in file.filename)
         (declared,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/entry_points.txt"))
     assert {root for root in roots if not root.endswith(".dist-info")} == {"anomalib_aprilgan", *HOOK_FILES}
     assert sum(name.endswith(".pth") for name in names) == 1
+    assert 1_000_000 < weights < 12_000_000
     assert hook == (REPOSITORY / "anomalib_aprilgan" / "host" / "hook.py").read_bytes()
     models = declared.split("[anomalib.models]\n")[1].split("\n\n")[0].splitlines()
     assert "aprilgan = anomalib_aprilgan:AprilGAN" in models
