@@ -103,7 +103,13 @@ def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int,
         pairs (int): Pairs in a batch.
         seed (int): Settles everything.
         processes (int): On a machine without GPU; each takes its share of every batch.
+
+    Raises:
+        RuntimeError: If torch has no optimiser Muon, before anything is drawn.
     """
+    if not hasattr(torch.optim, "Muon"):
+        msg = f"torch {torch.__version__} has no optimiser Muon, which this training needs. Install torch 2.9 or later."
+        raise RuntimeError(msg)
     seed_everything(seed)
     models = [SmallCLIP(spoken_names(), len(stage.sizes()), stage.learning_rate, stage.first_scale) for stage in stages]
     for number, (model, stage) in enumerate(zip(models, stages, strict=True)):

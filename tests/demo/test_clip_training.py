@@ -85,6 +85,13 @@ def test_a_stopped_training_goes_on_to_the_same_weights(drawn, monkeypatch, epoc
     np.testing.assert_array_equal(torch.get_rng_state().numpy(), np.load(whole / "random_state.npy"))
 
 
+def test_a_torch_without_muon_is_told_before_anything_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(RuntimeError, match=r"torch .* has no optimiser Muon, .* Install torch 2\.9 or later"):
+        train_clip(tmp_path, **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_are_drawn_at_the_largest_size_of_their_stage(whole):
     sizes = {np.load(file, mmap_mode="r").shape[2:4] for file in (whole / "pictures").glob("*pairs8-*[0-9].npy")}
     assert sizes == {(32, 32), (40, 40)}
