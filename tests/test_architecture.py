@@ -25,6 +25,8 @@ ALLOWED_PARTS = {
     "april_gan": {"components", "data", "detection"},
     "demo": {"components", "data", "april_gan", "anomaly_clip"},
     "anomaly_clip": {"components", "data", "detection"},
+    "prediction": {"components", "data", "detection", "april_gan", "anomaly_clip"},
+    "benchmark": {"components", "data", "detection", "april_gan", "anomaly_clip", "demo", "host", "doctor"},
 }
 # Other packages, besides the standard library, that a part may import; parts that are not named may import any.
 ALLOWED_PACKAGES = {

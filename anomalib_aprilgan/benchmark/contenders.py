@@ -15,7 +15,8 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aprilgan import AnomalyCLIPModel, AprilGAN, AprilGANModel
+from anomalib_aprilgan.anomaly_clip import AnomalyCLIPModel
+from anomalib_aprilgan.april_gan import AprilGAN, AprilGANModel
 from anomalib_aprilgan.april_gan.memory_bank import MemoryBank
 from anomalib_aprilgan.components.precision import dtype_of
 

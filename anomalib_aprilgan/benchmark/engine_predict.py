@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from anomalib_aprilgan import AprilGAN, AprilGANModel
+from anomalib_aprilgan.april_gan import AprilGAN, AprilGANModel
 from anomalib_aprilgan.demo.rendering import render
 
 from .turns import now

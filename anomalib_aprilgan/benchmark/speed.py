@@ -23,7 +23,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from anomalib_aprilgan import AprilGANModel
+from anomalib_aprilgan.april_gan import AprilGANModel
 
 from .contenders import ADDED, VERDICTS, Builder, Settings, build_model, check_number, choose, tower
 from .machine import describe_machine

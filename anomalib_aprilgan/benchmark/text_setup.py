@@ -13,15 +13,14 @@ from typing import Any
 
 import torch
 
+from anomalib_aprilgan.components.cache import CACHE_VARIABLE
 from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.components.prompts import PromptEnsemble
-from anomalib_aprilgan.components.text_encoder import TextEncoder, encode_states, text_features
+from anomalib_aprilgan.components.text_encoder import BATCH_SIZE, TextEncoder, encode_states, text_features
 
 from .turns import ratio_of, take_turns, timed
 
-CACHE_VARIABLE = "ANOMALIB_APRILGAN_CACHE"
 CLASS_NAME = "object"
-BATCH_SIZE = 64
 # A turn takes half a minute with one thread.
 MAX_TURNS = 3
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from anomalib_aprilgan import AprilGANAdapters
+from anomalib_aprilgan.april_gan import AprilGANAdapters
 from anomalib_aprilgan.data.auxiliary_batch import AuxiliaryBatch
 
 

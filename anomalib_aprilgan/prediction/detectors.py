@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 import torch
 
-from anomalib_aprilgan import AnomalyCLIP, AprilGAN
+from anomalib_aprilgan.anomaly_clip import AnomalyCLIP
 from anomalib_aprilgan.anomaly_clip.lightning_model import CHECKPOINT_KEY as ANOMALY_CLIP_KEY
+from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.april_gan.lightning_model import CHECKPOINT_KEY as APRIL_GAN_KEY
 
 Detector: TypeAlias = AprilGAN | AnomalyCLIP
