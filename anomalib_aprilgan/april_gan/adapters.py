@@ -123,7 +123,8 @@ class AdapterFile:
             ValueError: If stages or shapes differ; both sides are named.
         """
         if self.metadata.layers is not None and self.metadata.layers != tuple(layers):
-            msg = f"{self.path} was trained on layers {list(self.metadata.layers)}, the model uses {list(layers)}."
+            theirs = list(self.metadata.layers)
+            msg = f"{self.path} was trained on layers {theirs}, the model uses {list(layers)}. Give it layers={theirs}."
             raise ValueError(msg)
         adapters = StageAdapters(widths, embed_dim)
         found = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}

@@ -41,7 +41,8 @@ def sketch(scores: torch.Tensor, positives: torch.Tensor, overlaps: torch.Tensor
     """
     scores, positives = scores.flatten().float(), positives.flatten().bool()
     if scores.isnan().any():
-        msg = f"{int(scores.isnan().sum())} of {scores.numel()} scores are NaN: there is no order to measure."
+        unordered = int(scores.isnan().sum())
+        msg = f"{unordered} of {scores.numel()} scores are NaN, which have no order. Look for the image that gave them."
         raise ValueError(msg)
     extra = torch.zeros_like(scores) if overlaps is None else overlaps.flatten()
     weights = torch.stack([(~positives).double(), positives.double(), extra.double()], dim=1)  # (P, 3)

@@ -51,7 +51,7 @@ class TrainedWith:
         if theirs is None or ".json" in {Path(theirs).suffix, Path(backbone).suffix}:
             return  # the name of a config file says nothing about what is in it
         if architecture_of(theirs) != architecture_of(backbone):  # of the activation, ``quick_gelu`` has the say
-            msg = f"{path} was trained with backbone {theirs!r}, the model uses {backbone!r}."
+            msg = f"{path} was trained with backbone {theirs!r}, the model uses {backbone!r}. Take the same for both."
             raise ValueError(msg)
 
     def warn_of_weights(self, path: Path, backbone: str, pretrained: str | None) -> None:

@@ -61,12 +61,20 @@ def write_photographs(
 
     Returns:
         The folder of each set, in the order of ``sets``.
+
+    Raises:
+        ValueError: If a set is unknown.
+        ModuleNotFoundError: If a package with images is missing.
+        FileExistsError: If a folder holds other files.
     """
     writers = {
         "solar_cells": lambda: write_solar_cells(root, seed=seed),
         "textile_local": lambda: write_textile(root, "local", seed=seed),
         "textile_global": lambda: write_textile(root, "global", seed=seed),
     }
+    if unknown := [name for name in sets if name not in writers]:
+        msg = f"sets={unknown} are unknown, expected any of {', '.join(writers)}."
+        raise ValueError(msg)
     return [writers[name]() for name in sets]
 
 
@@ -101,8 +109,11 @@ def write_textile(root: str | Path, kind: TextileDefect, seed: int = 0) -> Path:
         The folder of the set.
     """
     package = _import_or_explain("conformal_clip_data", "conformal-clip-data")
-    defect_folder = {"local": package.local_dir, "global": package.global_dir}[kind]()
-    plan = _plan(sorted(package.nominal_dir().glob("*.jpg")), sorted(defect_folder.glob("*.jpg")), seed)
+    folders = {"local": package.local_dir, "global": package.global_dir}
+    if kind not in folders:
+        msg = f"kind={kind!r} of textile defects is unknown, expected local or global."
+        raise ValueError(msg)
+    plan = _plan(sorted(package.nominal_dir().glob("*.jpg")), sorted(folders[kind]().glob("*.jpg")), seed)
     return _write_set(Path(root) / f"textile_{kind}", plan)
 
 

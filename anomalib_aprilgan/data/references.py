@@ -107,7 +107,11 @@ def draw_references(candidates: Sequence[Path], k_shot: int, seed: int) -> list[
         [PosixPath('b.png'), PosixPath('c.png')]
     """
     if len(candidates) < k_shot:
-        msg = f"k_shot={k_shot}, but there are only {len(candidates)} normal images to take references from."
+        number = len(candidates)
+        msg = (
+            f"k_shot={k_shot}, but there are only {number} normal images to take references from. Lower k_shot, or add "
+            "good images."
+        )
         raise ValueError(msg)
     if len(candidates) == k_shot:
         return list(candidates)

@@ -15,6 +15,7 @@ from .drawing import Image, Product, View, blur, colour, log_uniform, look, nois
 from .objects import OBJECTS
 
 RENDERER = 9  # raised when pictures change, so that old files are not taken for new ones
+SMALLEST = 16  # pixels, of a picture's side
 SMALLEST_DEFECT = 0.004  # of the picture's area
 ATTEMPTS = 12
 DEFECT_SIZES = (1.3, 2.4)  # smallest and largest factor
@@ -59,8 +60,11 @@ def render(category: str, line: int = 0, part: int = 0, defect: str | None = Non
     """
     check_category(category)
     known = defects_of(category)
-    if (defect is not None and defect not in known) or size < 16:
-        msg = f"defect={defect!r} must be None or one of {', '.join(known)}, and size={size} at least 16 pixels."
+    if defect is not None and defect not in known:
+        msg = f"defect={defect!r} must be None or one of {', '.join(known)}, which {category} can have."
+        raise ValueError(msg)
+    if size < SMALLEST:
+        msg = f"size={size} must be at least {SMALLEST} pixels; 224 is the default."
         raise ValueError(msg)
     seed = zlib.crc32(category.encode())  # unlike hash(), the same in every process
     design, posing = np.random.default_rng([seed, line, 0]), np.random.default_rng([seed, line, 1, part])

@@ -205,7 +205,8 @@ def _make_folder(option: str, folder: Path) -> None:
 
 def _prepare(model: Detector) -> Detector:
     if not isinstance(model.pre_processor, CLIPPreProcessor):
-        msg = f"Bulk prediction needs the model's own pre-processor, not {type(model.pre_processor).__name__}."
+        theirs = type(model.pre_processor).__name__
+        msg = f"Bulk prediction needs the model's own pre-processor, not {theirs}. Leave pre_processor out."
         raise ValueError(msg)  # ruff: ignore[type-check-without-type-error] - an argument of the model's
     model.setup("predict")
     model.allow_zero_length_dataloader_with_multiple_devices = True

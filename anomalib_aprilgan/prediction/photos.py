@@ -42,7 +42,7 @@ def list_photos(folder: Path) -> list[Path]:
     # Whoever opens a pipe waits for ever; a link to nothing is a photo that cannot be read.
     paths = sorted([*hidden, *(path for path in files if _is_photo(path) and (path.is_file() or _is_broken(path)))])
     if not paths:
-        msg = f"data={str(folder)!r} holds no images."
+        msg = f"data={str(folder)!r} holds no images. Give a folder with photos in it, such as .jpg, .png or .tif."
         raise ValueError(msg)
     return paths
 

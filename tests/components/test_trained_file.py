@@ -42,7 +42,7 @@ def test_remarks_of_other_tools_do_not_matter(tmp_path):
 
 
 def test_other_backbone_is_refused():
-    with pytest.raises(ValueError, match=r"part was trained with backbone 'ViT-B-16', the model uses 'RN50'\."):
+    with pytest.raises(ValueError, match=r"part was trained with backbone 'ViT-B-16', the model uses 'RN50'\. Take"):
         TrainedWith("ViT-B-16").check_backbone("RN50", Path("part"))
 
 

@@ -459,8 +459,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({}, "Give either sources or dataset"),
-            ({"sources": [], "dataset": "mvtec"}, "Give either sources or dataset"),
+            ({}, "Give either sources or dataset; neither is given. Take dataset='mvtec'"),
+            ({"sources": [], "dataset": "mvtec"}, "Give either sources or dataset; both are given"),
             ({"sources": []}, "sources is empty"),
             ({"dataset": "mvtek"}, "dataset='mvtek' is unknown. Choose mvtec or visa"),
             ({"dataset": "visa", "categories": ["bottle"]}, r"categories=\['bottle'\] must be some of visa's: candle"),

@@ -210,6 +210,13 @@ class TestCommand:
         expected = write_textile(tmp_path / "direct", "global", seed=1)
         assert files_below(tmp_path / "out" / "textile_global") == files_below(expected)
 
+    def test_unknown_sets_are_told_before_any_is_written(self, tmp_path):
+        with pytest.raises(ValueError, match=r"sets=\['wafers'\] are unknown, expected any of solar_cells, textile_lo"):
+            write_photographs(tmp_path / "out", ["solar_cells", "wafers"])
+        with pytest.raises(ValueError, match="kind='tiny' of textile defects is unknown, expected local or global"):
+            write_textile(tmp_path / "out", "tiny")
+        assert not (tmp_path / "out").exists()
+
     def test_order_of_the_folders(self, tmp_path):
         folders = write_photographs(tmp_path, ["textile_local", "solar_cells"])
 
