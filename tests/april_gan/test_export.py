@@ -170,8 +170,18 @@ def test_fixed_batches_need_a_size(build, tmp_path):
         build("tiny_vit", 0).to_onnx(tmp_path, dynamic_axes=None)
 
 
-def test_exports_in_bf16_tell_what_cannot_run_them(tiny_arguments, tmp_path, caplog):
-    AprilGAN("bottle", **tiny_arguments, precision="bf16").to_onnx(tmp_path, input_size=(56, 56))
+def test_exports_in_bf16_tell_what_cannot_run_them_before_they_take_seconds(
+    tiny_arguments, tmp_path, caplog, monkeypatch
+):
+    class TracedError(Exception):
+        pass
+
+    def trace(**_):
+        raise TracedError
+
+    monkeypatch.setattr(torch.onnx, "export", trace)
+    with pytest.raises(TracedError):
+        AprilGAN("bottle", **tiny_arguments, precision="bf16").to_onnx(tmp_path)
     assert "Build the model with precision='fp32' to export it" in caplog.text
 
 
