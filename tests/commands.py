@@ -6,6 +6,7 @@
 They share what was read at import, and this process's ``sys.path``; ``.ci/run`` and ``tests/host`` start commands anew.
 """
 
+import json
 import multiprocessing
 import os
 import runpy
@@ -16,6 +17,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +68,7 @@ class Command:
     def wait_for_lines(self, path: Path, number: int) -> bytes:
         """What a file holds as soon as it has so many lines; the command must be at work."""
         deadline = time.monotonic() + PATIENCE
-        while (content := path.read_bytes() if path.exists() else b"").count(b"\n") < number:
+        while (content := _content(path)).count(b"\n") < number:
             self._wait_on(deadline)
         return content
 
@@ -80,6 +82,13 @@ class Command:
         assert self.status() is None, self.told()
         assert time.monotonic() < deadline, self.told()
         time.sleep(0.005)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # not there yet, or gone with the command's end
+        return b""
 
 
 def forking() -> multiprocessing.context.ForkServerContext:
@@ -104,6 +113,19 @@ def run(words: list[str], log: Path, variables: dict[str, str]) -> None:
     torch.set_num_threads(1)
     sys.argv = words
     runpy.run_path(words[0], run_name="__main__")
+
+
+def train_in_two(config: dict[str, Any], folder: Path) -> str:
+    """What ``anomalib train`` says in two processes; it knows this package also where the hook is not installed."""
+    (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+    script = folder / "anomalib_with_plugin.py"
+    script.write_text("import anomalib_aprilgan\nfrom anomalib.cli.cli import main\n\nmain()\n", encoding="utf-8")
+    words = ["train", f"--config={folder / 'config.yaml'}", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    with none_left_behind() as started:
+        started.append(Command(words, folder, {"PYTHONPATH": paths}, script))
+        assert started[0].wait() == 0, started[0].told()
+    return started[0].told()
 
 
 @contextmanager

@@ -40,8 +40,7 @@ def sketch(scores: torch.Tensor, positives: torch.Tensor, overlaps: torch.Tensor
         ValueError: If a score is NaN.
     """
     scores, positives = scores.flatten().float(), positives.flatten().bool()
-    if scores.isnan().any():
-        unordered = int(scores.isnan().sum())
+    if unordered := int(scores.isnan().sum()):
         msg = f"{unordered} of {scores.numel()} scores are NaN, which have no order. Look for the image that gave them."
         raise ValueError(msg)
     extra = torch.zeros_like(scores) if overlaps is None else overlaps.flatten()

@@ -107,6 +107,9 @@ def write_textile(root: str | Path, kind: TextileDefect, seed: int = 0) -> Path:
 
     Returns:
         The folder of the set.
+
+    Raises:
+        ValueError: If the kind is unknown.
     """
     package = _import_or_explain("conformal_clip_data", "conformal-clip-data")
     folders = {"local": package.local_dir, "global": package.global_dir}

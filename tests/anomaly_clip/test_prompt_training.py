@@ -3,9 +3,6 @@
 
 """Training of prompts under anomalib's Engine: files, checkpoints, resume, precision, labels alone, two processes."""
 
-import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
-from commands import Command, none_left_behind
+from commands import train_in_two
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from safetensors.torch import load_file
@@ -329,13 +326,7 @@ def test_two_processes_train_the_prompts_of_one(mvtec_root, arguments, start, en
         "trainer": {"accelerator": "cpu", "max_epochs": 3, "enable_progress_bar": False},
         "default_root_dir": str(tmp_path / "two_processes"),
     }
-    (tmp_path / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
-    script = tmp_path / "anomalib_with_plugin.py"
-    script.write_text("import anomalib_aprilgan\nfrom anomalib.cli.cli import main\n\nmain()\n", encoding="utf-8")
-    words = ["train", f"--config={tmp_path / 'config.yaml'}", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    with none_left_behind() as started:
-        started.append(Command(words, tmp_path, {"PYTHONPATH": os.pathsep.join([str(PACKAGE), *sys.path])}, script))
-        assert started[0].wait() == 0, started[0].told()
+    train_in_two(config, tmp_path)
     # The second process moves anomalib's link ``latest`` to an empty folder of its own.
     together = load_file(tmp_path / "two_processes" / "AnomalyCLIPPrompts" / "AuxiliaryData" / "v0" / FILE_NAME)
     assert largest_difference(together, load_file(start)) > 1e-3

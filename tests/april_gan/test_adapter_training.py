@@ -4,8 +4,6 @@
 """Training of adapters: the authors' numbers, anomalib's Engine, checkpoints, precision, several processes."""
 
 import json
-import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +16,7 @@ from anomalib import LearningType
 from anomalib.cli import AnomalibCLI
 from anomalib.data import ImageBatch, MVTecAD
 from anomalib.engine import Engine
-from commands import Command, none_left_behind
+from commands import train_in_two
 from golden.weight_rule import golden_tensor
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
@@ -588,18 +586,12 @@ def test_two_processes_train_the_adapters_of_one(root, arguments, start, engine,
         "trainer": {"accelerator": "cpu", "max_epochs": 3, "enable_progress_bar": False},
         "default_root_dir": str(tmp_path / "two_processes"),
     }
-    (tmp_path / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
-    script = tmp_path / "anomalib_with_plugin.py"
-    script.write_text("import anomalib_aprilgan\nfrom anomalib.cli.cli import main\n\nmain()\n", encoding="utf-8")
-    words = ["train", f"--config={tmp_path / 'config.yaml'}", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    with none_left_behind() as started:
-        started.append(Command(words, tmp_path, {"PYTHONPATH": os.pathsep.join([str(PACKAGE), *sys.path])}, script))
-        assert started[0].wait() == 0, started[0].told()
+    told = train_in_two(config, tmp_path)
     # The second process moves anomalib's link ``latest`` to an empty folder of its own.
     together = load_file(tmp_path / "two_processes" / "AprilGANAdapters" / "AuxiliaryData" / "v0" / FILE_NAME)
     assert largest_difference(together, load_file(start)) > 1e-3
     assert largest_difference(together, adapters_of(alone)) < 1e-5
-    assert "pixel_AUROC" in started[0].told()
+    assert "pixel_AUROC" in told
 
 
 class TestConfigs:

@@ -177,7 +177,7 @@ def figures(model: AprilGAN, category: str, name: str, references: torch.Tensor 
         verdict = model.model(model.pre_processor.transform(images))
     scores, labels = verdict.pred_score.numpy(), masks.any(axis=(1, 2))
     metrics = paper_metrics(masks, verdict.anomaly_map.numpy(), labels, scores)
-    return [metrics[name] for name in ("AUROC-cls", "AUROC-segm", "PRO-segm")]
+    return [metrics[column] for column in ("AUROC-cls", "AUROC-segm", "PRO-segm")]
 
 
 def test_it_still_finds_defects_on_products_that_it_never_saw():
@@ -200,11 +200,11 @@ def test_any_name_will_do_and_four_references_help():
 
 def shown(model: AprilGAN, references: int = 0) -> float:
     """Pixel AUROC on twelve bottles, one with each kind of defect, none of which CLIP or adapters ever saw."""
-    shots = [render("bottle", 0, part, kind, size=192) for part, kind in enumerate([*DEFECTS, *[None] * references])]
-    images = model.pre_processor.transform(torch.cat([as_image(shot.image.copy()) for shot in shots]))
+    shots, masks = pictures("bottle", [*DEFECTS, *[None] * references])
+    images = model.pre_processor.transform(shots)
     model.model.setup("bottle", images[len(DEFECTS) :] if references else None)
-    masks = torch.from_numpy(np.stack([shot.mask for shot in shots])).long()[: len(DEFECTS)]
-    return binary_auroc(model.model(images[: len(DEFECTS)]).anomaly_map, masks).item()
+    truth = torch.from_numpy(masks[: len(DEFECTS)]).long()
+    return binary_auroc(model.model(images[: len(DEFECTS)]).anomaly_map, truth).item()
 
 
 @pytest.mark.filterwarnings("ignore:No adapters given")

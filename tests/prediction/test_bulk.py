@@ -27,7 +27,7 @@ import torch
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
-from commands import PATIENCE, SOON, Command, none_left_behind
+from commands import SOON, Command, none_left_behind
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -602,15 +602,22 @@ def link_photos(folder: Path, many: Path, number: int) -> Path:
     return many
 
 
-@pytest.mark.slow
-def test_a_killed_process_loses_nothing(start, build, tiny_arguments, many, tmp_path, monkeypatch):
-    output, part = tmp_path / "killed.csv", tmp_path / "killed.csv.part-0"
-    process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
+def kill_at_work(start: Callable[..., Command], arguments: list[str], output: Path) -> bytes:
+    """Start it on a hundred photos, and kill it after some: the rows that it has written."""
+    part = output.with_name(f"{output.name}.part-0")
+    process = start(arguments)
     process.wait_for_lines(part, 6)
     process.send(signal.SIGKILL)
     assert process.wait(SOON) == -signal.SIGKILL
-    written = part.read_bytes().count(b"\n")
-    assert written < 100
+    written = part.read_bytes()
+    assert written.count(b"\n") < 100
+    return written
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing(start, build, tiny_arguments, many, tmp_path, monkeypatch):
+    output = tmp_path / "killed.csv"
+    written = kill_at_work(start, [*words(tiny_arguments, many, output), "--batch_size=1"], output).count(b"\n")
     read = count_reads(monkeypatch)
     rows = predict(build(), many, output)
     assert read == [f"{index:03}.png" for index in range(written, 100)]
@@ -680,13 +687,17 @@ def test_sigterm_leaves_no_second_process(start, build, tiny_arguments, folder, 
     assert_goes_on_to_the_same_table(build, many, output)
 
 
-@pytest.mark.slow
-def test_sigterm_ends_a_machine_that_waits_for_another(start, tiny_arguments, folder, tmp_path):
+def meeting_place() -> dict[str, str]:
+    """Variables by which two machines, both played by this one, find each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_machine_that_waits_for_another(start, tiny_arguments, folder, tmp_path):
     arguments = [*words(tiny_arguments, folder, tmp_path / "all.csv"), "--num_nodes=2", "--devices=1", "--strategy=ddp"]
-    process = start(arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK="0")
+    process = start(arguments, NODE_RANK="0", **meeting_place())
     process.wait_for_words("Initializing distributed")
     time.sleep(1)  # in a library by now, which waits
     process.send(signal.SIGTERM)
@@ -712,7 +723,7 @@ def test_who_is_done_waits_for_days_but_not_for_the_dead(tmp_path):
         others = bulk._call_others()
         assert others._get_backend(torch.device("cpu")).options._timeout >= timedelta(days=1)
         bulk._wait_for(others, Stop())
-        assert late.wait(PATIENCE) == 0
+        assert late.wait(SOON) == 0
         with pytest.raises(ConnectionError, match=r"A process that shares the photos is gone \(.*Rows stay"):
             bulk._wait_for(others, Stop())
     finally:
@@ -724,9 +735,7 @@ def start_two(start: Callable[..., Command], arguments: list[str], split: str) -
     shared = [*arguments, split, "--strategy=ddp"]
     if split == "--devices=2":
         return [start(shared)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    meeting = meeting_place()
     return [start([*shared, "--devices=1"], NODE_RANK=rank, **meeting) for rank in "01"]
 
 
@@ -758,15 +767,11 @@ def test_more_processes_than_photos(start, tiny_arguments, folder, tmp_path, spl
 
 @pytest.mark.slow
 def test_two_processes_go_on_where_one_was_killed(start, build, tiny_arguments, many, tmp_path):
-    output, part = tmp_path / "killed.csv", tmp_path / "killed.csv.part-0"
-    process = start([*words(tiny_arguments, many, output), "--batch_size=1"])
-    process.wait_for_lines(part, 6)
-    process.send(signal.SIGKILL)
-    process.wait(SOON)
-    written = part.read_bytes()
-    processes = start_two(start, [*words(tiny_arguments, many, output), "--batch_size=1"], "--num_nodes=2")
+    output = tmp_path / "killed.csv"
+    arguments = [*words(tiny_arguments, many, output), "--batch_size=1"]
+    written = kill_at_work(start, arguments, output)
+    processes = start_two(start, arguments, "--num_nodes=2")
     second = processes[1].wait_for_lines(tmp_path / "killed.csv.part-1", 1)
-    assert written.count(b"\n") < 100
     assert not set(second.splitlines()) & set(written.splitlines())
     assert [process.wait() for process in processes] == [0, 0], processes[0].told()
     assert_goes_on_to_the_same_table(build, many, output)
