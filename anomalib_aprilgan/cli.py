@@ -15,7 +15,8 @@ from jsonargparse import ArgumentParser
 
 from .components.embedded import AUTO, settings_of
 from .components.interrupts import STOPPED, is_stop, stopped_by_signals
-from .doctor import Settings, examine, is_well, render
+from .doctor import examine
+from .findings import Settings, is_well, render
 
 
 def doctor(

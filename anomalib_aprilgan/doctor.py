@@ -12,13 +12,14 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 
-from .components.embedded import AUTO, BACKBONE, PAPER
+from .components.embedded import BACKBONE
+from .findings import Finding, Settings, is_well
+from .trained_parts import chosen_adapters, find_adapters, find_prompts
 
-MARKS = {True: "[ok]", False: "[!!]", None: "[--]"}
 PACKAGE = "anomalib-aprilgan"
 ENTRY_POINT = "anomalib_aprilgan:AprilGAN"
 HOOK = "_anomalib_aprilgan_hook"
@@ -27,43 +28,8 @@ INSTALL = f"Install the package into this environment: python -m pip install {PA
 WINCLIP_LIMIT = (2, 26, 1)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        ok (bool | None): Whether it is as it must be; None for what is merely good to know.
-        subject (str): What was looked at.
-        detail (str): What was found.
-        remedy (str): What to do about it, if anything.
-    """
-
-    ok: bool | None
-    subject: str
-    detail: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Arguments of the model that is to predict, as in :class:`anomalib_aprilgan.AprilGANModel`.
-
-    Attributes:
-        prompt_weights (str | None): Of AnomalyCLIP, which is looked at besides.
-    """
-
-    backbone: str = "ViT-L-14-336"
-    pretrained: str | None = PAPER.pretrained
-    adapters: str | None = AUTO
-    image_size: int = PAPER.image_size
-    layers: Sequence[int] = PAPER.layers
-    prompt_weights: str | None = AUTO
-
-
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything; the verdict on prediction comes last."""
-    from .trained_parts import find_adapters, find_prompts
-
     model_parts = [
         *_survive("CLIP weights", lambda: find_weights(settings), "Correct --backbone or --pretrained."),
         *_survive("adapters", lambda: find_adapters(settings), "Correct --adapters, or --backbone and --layers."),
@@ -77,22 +43,6 @@ def examine(settings: Settings) -> list[Finding]:
         *_survive("cache", find_cache),
         *_survive("offline prediction", lambda: judge_prediction(settings, model_parts), "Correct these options."),
     ]
-
-
-def is_well(findings: Sequence[Finding]) -> bool:
-    """Whether nothing must be put right."""
-    return all(finding.ok is not False for finding in findings)
-
-
-def render(findings: Sequence[Finding]) -> str:
-    """The report as text, one line a finding, its remedy below it."""
-    width = max(len(finding.subject) for finding in findings)
-    lines = []
-    for finding in findings:
-        lines.append(f"{MARKS[finding.ok]} {finding.subject:<{width}}  {' '.join(finding.detail.split())}")
-        if finding.remedy:
-            lines.append(f"{'':<{width + 7}}-> {finding.remedy}")
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _survive(subject: str, check: Callable[[], Iterator[Finding]], remedy: str = "") -> list[Finding]:
@@ -255,8 +205,6 @@ def find_cache() -> Iterator[Finding]:
 def judge_prediction(settings: Settings, parts: Sequence[Finding]) -> Iterator[Finding]:
     """The verdict: where all parts are there, the model is built from them."""
     from anomalib_aprilgan import AprilGANModel
-
-    from .trained_parts import chosen_adapters
 
     if not is_well(parts):  # building would ask the network for them
         remedy = "Follow the remedies of CLIP weights and adapters."

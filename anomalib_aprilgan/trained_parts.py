@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .components.embedded import AUTO, embedded_adapters, embedded_prompts, prompt_settings_of
-from .doctor import Finding, Settings
+from .findings import Finding, Settings
 
 
 def chosen_adapters(settings: Settings) -> str | None:

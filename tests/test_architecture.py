@@ -26,6 +26,9 @@ ALLOWED_PARTS = {
     "demo": {"components", "data", "april_gan", "anomaly_clip"},
     "anomaly_clip": {"components", "data", "detection"},
     "prediction": {"components", "data", "detection", "april_gan", "anomaly_clip"},
+    "findings": {"components"},
+    "trained_parts": {"components", "april_gan", "anomaly_clip", "findings"},
+    "doctor": {"components", "host", "findings", "trained_parts", "AprilGAN", "AprilGANModel"},  # as a user sees them
     "benchmark": {"components", "data", "detection", "april_gan", "anomaly_clip", "demo", "host", "doctor"},
 }
 # Other packages, besides the standard library, that a part may import; parts that are not named may import any.

@@ -21,7 +21,8 @@ from anomalib_aprilgan.anomaly_clip.learned_prompts import LearnedPrompts
 from anomalib_aprilgan.cli import main
 from anomalib_aprilgan.components import weights
 from anomalib_aprilgan.components.trained_file import TrainedWith
-from anomalib_aprilgan.doctor import Finding, Settings, examine, is_well, judge_winclip, render
+from anomalib_aprilgan.doctor import examine, judge_winclip
+from anomalib_aprilgan.findings import Finding, Settings, is_well, render
 
 GROUP = "anomalib.models"
 OWN = EntryPoint("aprilgan", "anomalib_aprilgan:AprilGAN", GROUP)
