@@ -126,14 +126,14 @@ def predict(
     """Judge a folder of any number of photos; started again, it goes on where it was stopped.
 
     Verdicts are those of "anomalib predict". Photos that cannot be read are listed at the end, and tried again by the
-    next start. A photo is known by its path in the folder; one that changed since work on the table began, by its
-    modification time, is judged anew.
+    next start. A photo is known by its path in the folder; one whose modification time is another than when it was
+    judged is judged anew.
 
     Args:
         data: Folder of photos, searched with its subfolders.
         model: AprilGAN, which is the default, or AnomalyCLIP, and arguments of it, such as --model.class_name bottle.
         ckpt_path: A checkpoint of either, which knows its model and arguments.
-        output: Table of a row a photo, .csv or .parquet: path, score, label, map, error.
+        output: Table of a row a photo, .csv or .parquet: path, score, label, map, error, modified (seconds since 1970).
         maps: Folder for anomaly maps, as float32 arrays in NumPy's format; null writes none.
         batch_size: Photos a batch.
         num_workers: Processes that read photos.
@@ -143,8 +143,8 @@ def predict(
         strategy: Of Lightning's trainer; ddp for several processes on CPUs.
 
     Returns:
-        0 if all photos have a verdict, 1 if some cannot be read, 2 if folder, model or output are wrong, 130 if Ctrl-C
-        or SIGTERM stopped it.
+        0 if all photos have a verdict, 1 if some cannot be read, 2 if it cannot go on, 130 if Ctrl-C or SIGTERM stopped
+        it.
     """
     import logging
     from pathlib import Path
@@ -165,6 +165,9 @@ def predict(
         return STOPPED
     except (OSError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:  # rows that are written stay
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except RuntimeError:  # of torch: memory that runs out, or worse; status 1 would say that all but some is done
+        logging.getLogger(__name__).exception("It cannot go on; rows stay. If memory ran out, add --batch_size 1.")
         return 2
     without = [row for row in rows if row.error]
     if rows:

@@ -3,13 +3,13 @@
 
 """Verdicts on a folder of photos, row by row, on any number of processes and machines."""
 
+import errno
 import json
 import logging
-import math
 import os
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 # Of photos that nobody took, because machines that share a folder did not see the same in it at the start.
 UNJUDGED = "Not judged: another process did not see it. Start the same command again."
+LONG_NAME = "Not judged: its map needs a longer name than the photo, and the folder of maps cannot take it"
 # Seconds between two looks at whether other processes are done.
 PATIENCE = 0.05
 # Seconds until torch has heard by a signal, too, that a reader is gone; what it raises then would replace our words.
@@ -49,13 +51,15 @@ class ResultWriter(Callback):
 
     Args:
         journal (Journal): Where rows go.
+        modified (Mapping[str, int]): When each photo was changed last.
         maps (Path | None): Folder for anomaly maps, as float32 arrays (S, S) of NumPy's; None writes none.
         stop (Stop): Whether to go on after a batch.
     """
 
-    def __init__(self, journal: Journal, maps: Path | None, stop: Stop) -> None:
+    def __init__(self, journal: Journal, modified: Mapping[str, int], maps: Path | None, stop: Stop) -> None:
         super().__init__()
         self.journal = journal
+        self.modified = modified
         self.maps = maps
         self.stop = stop
         self.others: distributed.ProcessGroup | None = None
@@ -87,15 +91,23 @@ class ResultWriter(Callback):
     def _row(self, outputs: Any, index: int) -> Row:  # ruff: ignore[any-type] - fields of a batch are any tensors
         path, _, error = outputs.explanation[index].partition("\n")
         if error:
-            return Row(path, None, None, error=error)
-        score = float(outputs.pred_score[index])
-        label = None if outputs.pred_label is None else int(outputs.pred_label[index])  # of a post-processor
-        if self.maps is None:
-            return Row(path, score, label)
-        file = self.maps / f"{path}.npy"  # the photo's own suffix stays: a.png and a.jpg are two photos
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.save(file, outputs.anomaly_map[index].float().cpu().numpy())
-        return Row(path, score, label, file.relative_to(self.maps).as_posix())
+            return Row(path, None, None, error=error, modified=self.modified[path])
+        verdict = Row(path, float(outputs.pred_score[index]), None, modified=self.modified[path])
+        if outputs.pred_label is not None:  # of a post-processor
+            verdict = verdict._replace(label=int(outputs.pred_label[index]))
+        return verdict if self.maps is None else self._with_map(verdict, outputs.anomaly_map[index], self.maps)
+
+    @staticmethod
+    def _with_map(verdict: Row, anomaly_map: torch.Tensor, maps: Path) -> Row:
+        file = maps / f"{verdict.path}.npy"  # the photo's own suffix stays: a.png and a.jpg are two photos
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, anomaly_map.float().cpu().numpy())
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return verdict._replace(score=None, label=None, error=f"{LONG_NAME} ({error.strerror}).")
+        return verdict._replace(map=file.relative_to(maps).as_posix())
 
 
 def predict_folder(
@@ -140,9 +152,11 @@ def predict_folder(
         folders = {"data": str(folder.resolve()), "maps": maps and str(maps.resolve())}
         journal.open({**_description(model), **folders})
         names = [name_of(path, folder) for path in paths]
-        open_paths, stale = _without_verdict(journal, paths, names)
+        modified = dict(zip(names, map(_modified, paths), strict=True))
+        done = {row.path for row in journal.rows(modified) if not row.error}
+        open_paths = [path for path, name in zip(paths, names, strict=True) if name not in done]
         logger.info("%d photos, %d of them have a verdict already.", len(paths), len(paths) - len(open_paths))
-        writer: Any = ResultWriter(journal, maps, stop)
+        writer: Any = ResultWriter(journal, modified, maps, stop)
         model.evaluator, model.visualizer = None, writer
         trainer = _build_trainer(trainer_arguments)
         with _no_process_left_behind(trainer), ended_though_deaf(stop, partial(_kill_started, trainer)):
@@ -154,10 +168,11 @@ def predict_folder(
                 _wait_for(writer.others, stop)
         if not trainer.is_global_zero:
             return []
-        judged = {row.path for row in journal.rows(stale)}
-        if unjudged := [Row(name, None, None, error=UNJUDGED) for name in names if name not in judged]:
-            journal.append(trainer.global_rank, unjudged)
-        return journal.finish(names, stale)
+        judged = {row.path for row in journal.rows(modified)}
+        if unjudged := [name for name in modified if name not in judged]:
+            rows = [Row(name, None, None, error=UNJUDGED, modified=modified[name]) for name in unjudged]
+            journal.append(trainer.global_rank, rows)
+        return journal.finish(modified)
 
 
 def _build_trainer(arguments: dict[str, Any]) -> Trainer:
@@ -172,19 +187,12 @@ def _build_trainer(arguments: dict[str, Any]) -> Trainer:
     )
 
 
-def _without_verdict(journal: Journal, paths: list[Path], names: list[str]) -> tuple[list[Path], set[str]]:
-    """Photos to judge, and names of those among them whose rows in the table are of an earlier photo."""
-    finished = journal.finished_at()
-    stale = {name for path, name in zip(paths, names, strict=True) if _changed_after(finished, path)}
-    done = {row.path for row in journal.rows(stale) if not row.error}
-    return [path for path, name in zip(paths, names, strict=True) if name not in done], stale
-
-
-def _changed_after(seconds: float, photo: Path) -> bool:
+def _modified(photo: Path) -> int:
+    """When a photo was changed last, in whole seconds: systems that share a folder cut finer times differently."""
     try:
-        return seconds < math.inf and photo.stat().st_mtime > seconds
+        return int(photo.stat().st_mtime)
     except OSError:
-        return False  # whoever reads it says why
+        return 0  # whoever reads it says why
 
 
 def _make_folder(option: str, folder: Path) -> None:

@@ -6,12 +6,11 @@
 import csv
 import io
 import json
-import math
-import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -20,6 +19,7 @@ from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.torn_lines import drop_torn_line
 
 FORMATS = (".csv", ".parquet")
+NO_PHOTOS: Mapping[str, int] = MappingProxyType({})
 REMEDY = "Name another file, --output on the command line: a table has verdicts of one model on one folder."
 
 
@@ -32,6 +32,7 @@ class Row(NamedTuple):
         label (int | None): 1 if it is anomalous, else 0; None if nobody says so.
         map (str): File of the anomaly map, relative to the folder of maps; empty if none was asked for.
         error (str): Why the photo cannot be read; empty else.
+        modified (int): When the photo was changed last, in seconds since 1970, as seen before it was read.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Row(NamedTuple):
     label: int | None
     map: str = ""
     error: str = ""
+    modified: int = 0
 
 
 class Journal:
@@ -84,12 +86,6 @@ class Journal:
         else:
             # Processes that begin at the same time write the same; none may read half of it.
             write_atomically(self.description, json.dumps(description).encode())
-        if not self._part_files():
-            self.description.touch()  # work begins now; what changes from here on, the table may not know
-
-    def finished_at(self) -> float:
-        """When work on the table began, in seconds since the epoch; infinity if there is no table."""
-        return self.path.stat().st_mtime if self.path.exists() else math.inf
 
     def append(self, rank: int, rows: Iterable[Row]) -> None:
         """Write rows to the part of a process, at once."""
@@ -101,35 +97,32 @@ class Journal:
             while left:  # once, unless the disk is full
                 left = left[file.write(left) :]
 
-    def rows(self, stale: Collection[str] = ()) -> list[Row]:
+    def rows(self, modified: Mapping[str, int] = NO_PHOTOS) -> list[Row]:
         """Rows of all parts and of the table, one a photo, by path; a verdict counts more than an error.
 
         Args:
-            stale (Collection[str]): Photos whose rows in the table do not count.
+            modified (Mapping[str, int]): When photos were changed last; their rows from any other time do not count.
         """
         known: dict[str, Row] = {}
-        finished = [row for row in self._finished() if row.path not in stale]
-        for row in sorted([*finished, *self._parts()], key=lambda row: bool(row.error), reverse=True):
-            known[row.path] = row
+        for row in sorted([*self._finished(), *self._parts()], key=lambda row: bool(row.error), reverse=True):
+            if row.modified == modified.get(row.path, row.modified):
+                known[row.path] = row
         return [known[path] for path in sorted(known)]
 
-    def finish(self, names: Iterable[str], stale: Collection[str] = ()) -> list[Row]:
+    def finish(self, modified: Mapping[str, int]) -> list[Row]:
         """Make the table of all parts, in place of them; call it in one process, when all have written.
 
         Args:
-            names (Iterable[str]): Photos in the folder; an error of one that was removed is over.
-            stale (Collection[str]): As for ``rows``.
+            modified (Mapping[str, int]): As for ``rows``, of all photos in the folder; an error of one that was removed
+                is over.
 
         Returns:
             list[Row]: What the table holds.
         """
-        present = set(names)
-        rows = [row for row in self.rows(stale) if not row.error or row.path in present]
+        rows = [row for row in self.rows(modified) if not row.error or row.path in modified]
         table = pd.DataFrame(rows, columns=list(Row._fields)).astype({"label": "Int64"})
         is_text = self.path.suffix == ".csv"
         write_atomically(self.path, table.to_csv(index=False).encode() if is_text else table.to_parquet(index=False))
-        begun = self.description.stat().st_mtime
-        os.utime(self.path, (begun, begun))
         for part in self._part_files():
             part.unlink()
         return rows
@@ -159,8 +152,8 @@ class Journal:
 
 
 def _parse(cells: list[str]) -> Row:
-    path, score, label, map_file, error = cells
-    return Row(path, float(score) if score else None, int(label) if label else None, map_file, error)
+    path, score, label, map_file, error, modified = cells
+    return Row(path, float(score) if score else None, int(label) if label else None, map_file, error, int(modified))
 
 
 def _require_pyarrow() -> None:

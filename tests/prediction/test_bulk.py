@@ -100,7 +100,7 @@ def test_table_has_a_row_a_photo(build, folder, tmp_path, suffix):
     output = tmp_path / "new" / f"all{suffix}"
     rows = predict(build(), folder, output)
     table = pd.read_csv(output) if suffix == ".csv" else pd.read_parquet(output)
-    assert list(table.columns) == ["path", "score", "label", "map", "error"]
+    assert list(table.columns) == ["path", "score", "label", "map", "error", "modified"]
     assert table.path.tolist() == sorted([*NAMES, *BROKEN]) == [row.path for row in rows]
     assert table.score.dropna().tolist() == [row.score for row in rows if not row.error]
     broken = table[table.path.isin(BROKEN)]
@@ -267,9 +267,8 @@ def test_photos_that_no_process_took_are_told_and_judged_by_the_next_start(build
     with monkeypatch.context() as patch:
         patch.setattr(bulk, "load_photos", load_less)
         first, *others = predict(build(), folder, tmp_path / "all.csv")
-    assert first == Row(
-        "a.jpg", None, None, error="Not judged: another process did not see it. Start the same command again."
-    )
+    told = "Not judged: another process did not see it. Start the same command again."
+    assert first == Row("a.jpg", None, None, error=told, modified=int((folder / "a.jpg").stat().st_mtime))
     assert predict(build(), folder, tmp_path / "all.csv")[1:] == others
     assert pd.read_csv(tmp_path / "all.csv").score[0] > 0
 
@@ -398,16 +397,46 @@ def test_folders_that_cannot_be_made_are_told_before_any_work(option, tiny_argum
     assert re.search(rf"error: {option} cannot be written: there is no folder '.*file' and none can be made \(", told)
 
 
-def test_photos_that_changed_after_the_table_was_written_are_judged_anew(build, folder, tmp_path, monkeypatch):
+def stop_after_a_batch(build, photos_folder: Path, output: Path, monkeypatch) -> None:
+    plain = Journal.append
+
+    def killed(self, rank, rows):
+        plain(self, rank, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            predict(build(), photos_folder, output)
+
+
+@pytest.mark.parametrize("seconds", [-100, 100], ids=["by an older one", "by one from the future"])
+def test_photos_that_were_replaced_are_judged_anew_and_once(build, folder, tmp_path, monkeypatch, seconds):
     photos_folder = Path(shutil.copytree(folder, tmp_path / "photos"))
     before = {row.path: row.score for row in predict(build(), photos_folder, tmp_path / "all.csv")}
     shutil.copyfile(folder / "a.png", photos_folder / "b.png")
-    os.utime(photos_folder / "b.png", (time.time() + 5, time.time() + 5))
+    os.utime(photos_folder / "b.png", (time.time() + seconds, time.time() + seconds))
     read = count_reads(monkeypatch)
     after = {row.path: row.score for row in predict(build(), photos_folder, tmp_path / "all.csv")}
     assert sorted(read) == ["b.png", *BROKEN]
     assert after == {**before, "b.png": pytest.approx(before["a.png"], abs=1e-6)}
     assert before["a.png"] != before["b.png"]
+    read.clear()
+    predict(build(), photos_folder, tmp_path / "all.csv")
+    assert sorted(read) == sorted(BROKEN)
+
+
+def test_a_photo_that_is_replaced_after_a_kill_has_its_own_verdict(build, folder, tmp_path, monkeypatch):
+    photos_folder = Path(shutil.copytree(folder, tmp_path / "photos"))
+    expected = {row.path: row.score for row in predict(build(), photos_folder, tmp_path / "whole.csv")}
+    stop_after_a_batch(build, photos_folder, tmp_path / "all.csv", monkeypatch)
+    part = (tmp_path / "all.csv.part-0").read_text(encoding="utf-8")
+    assert part.startswith("a.jpg,")
+    shutil.copyfile(folder / "b.png", photos_folder / "a.jpg")
+    os.utime(photos_folder / "a.jpg", (time.time() + 5, time.time() + 5))
+    scores = {row.path: row.score for row in predict(build(), photos_folder, tmp_path / "all.csv")}
+    assert (scores["a.jpg"], scores["b.png"]) == (pytest.approx(expected["b.png"], abs=1e-6),) * 2
+    assert expected["a.jpg"] != pytest.approx(expected["b.png"], abs=1e-6)
 
 
 def test_a_changed_photo_that_cannot_be_read_loses_its_verdict(build, folder, tmp_path):
@@ -425,19 +454,35 @@ def test_changed_photos_that_were_judged_before_a_kill_are_not_judged_again(buil
     predict(build(), photos_folder, tmp_path / "all.csv")
     for name in NAMES:
         os.utime(photos_folder / name, (time.time() + 5, time.time() + 5))
-    plain = Journal.append
-
-    def killed(self, rank, rows):
-        plain(self, rank, rows)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", killed)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            predict(build(), photos_folder, tmp_path / "all.csv")
+    stop_after_a_batch(build, photos_folder, tmp_path / "all.csv", monkeypatch)
     read = count_reads(monkeypatch)
     predict(build(), photos_folder, tmp_path / "all.csv")
     assert len(read) == len(NAMES) + len(BROKEN) - 2  # a batch of two was done
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names may be as long as paths there")
+def test_a_map_whose_name_would_be_too_long_is_told_and_not_fatal(build, folder, tmp_path):
+    long = tmp_path / "photos" / f"{'long' * 62}.png"  # 252 bytes, of at most 255
+    long.parent.mkdir()
+    shutil.copyfile(folder / "b.png", long)
+    shutil.copyfile(folder / "b.png", long.with_name("short.png"))
+    first, second = predict(build(), long.parent, tmp_path / "all.csv", tmp_path / "maps")
+    assert (first.score, first.map) == (None, "")
+    assert "its map needs a longer name than the photo" in first.error
+    assert second.map == "short.png.npy"
+
+
+def test_memory_that_runs_out_is_not_taken_for_photos_that_cannot_be_read(
+    tiny_arguments, folder, tmp_path, monkeypatch, caplog
+):
+    def run_out(*_: object) -> None:
+        msg = "Tried to allocate 20 GiB"
+        raise torch.OutOfMemoryError(msg)
+
+    monkeypatch.setattr(AprilGAN, "predict_step", run_out)
+    assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 2
+    assert "It cannot go on; rows stay. If memory ran out, add --batch_size 1." in caplog.text
+    assert "Tried to allocate 20 GiB" in caplog.text
 
 
 def test_command_with_a_checkpoint(build, folder, tmp_path):

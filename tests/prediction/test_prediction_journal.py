@@ -3,8 +3,6 @@
 
 """The table of bulk prediction under kills and second starts."""
 
-import math
-import os
 import tempfile
 from pathlib import Path
 
@@ -17,10 +15,11 @@ from anomalib_aprilgan.prediction.journal import Journal, Row
 
 MODEL = {"model": "any"}
 ROWS = [
-    Row("a.png", 0.25, 0),
-    Row('b, "the second" ü.png', 0.75, 1, "b.npy"),
-    Row("c.png", None, None, error="broken"),
+    Row("a.png", 0.25, 0, modified=1000),
+    Row('b, "the second" ü.png', 0.75, 1, "b.npy", modified=2000),
+    Row("c.png", None, None, error="broken", modified=3000),
 ]
+MODIFIED = {row.path: row.modified for row in ROWS}
 
 
 def begun(folder: Path) -> tuple[Journal, Path]:
@@ -42,7 +41,7 @@ def test_a_kill_at_any_byte_costs_the_torn_row_and_no_more(data):
         assert journal.rows() == ROWS[:whole]
         journal.open(MODEL)
         journal.append(0, ROWS[whole:])
-        assert journal.finish(row.path for row in ROWS) == ROWS
+        assert journal.finish(MODIFIED) == ROWS
 
 
 def test_a_second_start_leaves_alone_what_the_first_is_writing(tmp_path):
@@ -63,7 +62,7 @@ def test_the_rest_of_a_row_that_another_start_has_cut_does_not_count(rest, tmp_p
     content = part.read_bytes()
     part.write_bytes(content + rest + b"\r\n")
     assert journal.rows() == ROWS
-    assert journal.finish(row.path for row in ROWS) == ROWS
+    assert journal.finish(MODIFIED) == ROWS
     assert list(pd.read_csv(journal.path).path) == [row.path for row in ROWS]
 
 
@@ -73,45 +72,45 @@ def test_tables_of_the_same_stem_are_different_ones(tmp_path):
     second.open({"model": "another"})
     first.append(0, ROWS[:1])
     second.append(0, ROWS[1:])
-    assert first.finish(["a.png"]) == ROWS[:1]
-    assert second.finish(row.path for row in ROWS) == ROWS[1:]
+    assert first.finish({"a.png": 1000}) == ROWS[:1]
+    assert second.finish(MODIFIED) == ROWS[1:]
     assert second.rows() == ROWS[1:]
 
 
 def test_rows_of_the_table_and_of_a_later_run_are_one(tmp_path):
     journal, _ = begun(tmp_path)
-    journal.finish(row.path for row in ROWS)
+    journal.finish(MODIFIED)
     again = Journal(journal.path)
     again.open(MODEL)
-    again.append(0, [Row("c.png", 0.5, 1)])
-    assert again.finish(row.path for row in ROWS) == [*ROWS[:2], Row("c.png", 0.5, 1)]
+    again.append(0, [Row("c.png", 0.5, 1, modified=3000)])
+    assert again.finish(MODIFIED) == [*ROWS[:2], Row("c.png", 0.5, 1, modified=3000)]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["all.csv", "all.csv.model.json"]
 
 
 def test_a_table_that_another_program_has_changed_is_refused(tmp_path):
     journal, _ = begun(tmp_path)
-    journal.finish(row.path for row in ROWS)
+    journal.finish(MODIFIED)
     journal.path.write_text(journal.path.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"all\.csv has no columns path, score, label, map, error: another program"):
+    with pytest.raises(
+        ValueError, match=r"all\.csv has no columns path, score, label, map, error, modified: another program"
+    ):
         Journal(journal.path).rows()
 
 
-def test_rows_of_the_table_that_are_stale_do_not_count(tmp_path):
+@pytest.mark.parametrize("now", [500, 9000])
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_rows_of_a_photo_that_was_another_do_not_count(tmp_path, is_finished, now):
     journal, _ = begun(tmp_path)
-    journal.finish(row.path for row in ROWS)
-    journal.open(MODEL)
-    journal.append(0, [Row("a.png", None, None, error="broken")])
-    assert journal.rows()[0] == ROWS[0]
-    assert journal.finish((row.path for row in ROWS), stale={"a.png"})[0] == Row("a.png", None, None, error="broken")
+    if is_finished:
+        journal.finish(MODIFIED)
+    changed = {**MODIFIED, "a.png": now}
+    assert journal.rows(changed) == ROWS[1:]
+    broken = Row("a.png", None, None, error="broken", modified=now)
+    journal.append(0, [broken])
+    assert journal.rows(MODIFIED) == ROWS
+    assert journal.finish(changed) == [broken, *ROWS[1:]]
 
 
-def test_a_table_is_as_old_as_the_beginning_of_its_work(tmp_path):
+def test_an_error_of_a_photo_that_was_removed_is_over_and_a_verdict_stays(tmp_path):
     journal, _ = begun(tmp_path)
-    os.utime(journal.description, (1000, 1000))
-    journal.open(MODEL)  # goes on
-    assert journal.finished_at() == math.inf
-    journal.finish(row.path for row in ROWS)
-    assert journal.finished_at() == 1000
-    journal.open(MODEL)  # begins
-    journal.finish(row.path for row in ROWS)
-    assert journal.finished_at() > 1000
+    assert journal.finish({}) == ROWS[:2]
