@@ -135,7 +135,7 @@ def few_shot(settings: Settings, model: AprilGANModel, shots: int) -> Timer:
 
 
 def predict(settings: Settings, model: AprilGANModel) -> Timer:
-    """Zero-shot ``Engine.predict`` on JPEG files twice as large as the model's input."""
+    """Zero-shot ``Engine.predict`` on JPEG files ``photo_scale`` times as large as the model's input."""
     module = AprilGAN(
         backbone=settings.backbone,
         pretrained=None,

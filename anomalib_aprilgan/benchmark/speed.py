@@ -10,7 +10,8 @@
 - ``arithmetic_NAME``: the same of multiplications; what a time would be if all arithmetic were equally fast.
 - ``ratio_peak_memory_NAME``: most memory of a pass, weights included, in a process of its own; ``ratio_peak_memory``
   is that of ``few_shot``, with four references.
-- ``speedup_text_cold``: text set-up at CLIP's full context over ours; ``text_warm_seconds``: ours from the disk cache.
+- ``speedup_text_cold``: encoding of all prompts at CLIP's full context over ours, with the text tower built before;
+  ``text_warm_seconds``: text set-up from the disk cache.
 - ``ratio_references_K``: set-up of K references over as many images in the tower.
 """
 

@@ -95,7 +95,11 @@ class SelfDescribingExport:
             raise ValueError(msg)
         self._settle(keeps_references=True)
         if self.model.clip.dtype == torch.bfloat16:
-            logger.warning("ONNX Runtime cannot run bf16 on CPUs. Build the model with precision='fp32' to export it.")
+            logger.warning(
+                "ONNX Runtime cannot run bf16 on CPUs. Export %s.load_from_checkpoint(PATH, precision='fp32') in "
+                "Python; on the command line a checkpoint keeps its precision.",
+                type(self).__name__,
+            )
         options = {**ONNX_DEFAULTS, **kwargs}
         with quiet("onnx_ir", "onnxscript"):  # a line for every constant
             path: Path = super().to_onnx(export_root, model_file_name, input_size, **options)  # type: ignore[misc]

@@ -182,7 +182,7 @@ def test_exports_in_bf16_tell_what_cannot_run_them_before_they_take_seconds(
     monkeypatch.setattr(torch.onnx, "export", trace)
     with pytest.raises(TracedError):
         AprilGAN("bottle", **tiny_arguments, precision="bf16").to_onnx(tmp_path)
-    assert "Build the model with precision='fp32' to export it" in caplog.text
+    assert "Export AprilGAN.load_from_checkpoint(PATH, precision='fp32') in Python" in caplog.text
 
 
 def test_openvinos_own_precision_is_not_full(export):
