@@ -89,6 +89,7 @@ def report_photographs(
     shots: Sequence[int] = (0, 1, 4),
     seeds: int = 3,
     part: float = 1.0,
+    rest: bool = False,
     sets: Sequence[PhotographSet] = ("solar_cells", "textile_local", "textile_global"),
     output: Path | None = None,
 ) -> str:
@@ -107,6 +108,7 @@ def report_photographs(
         shots: Numbers of references; Patchcore needs some, AnomalyCLIP takes none.
         seeds: How many draws of references: seeds 0, 1, ...
         part: Share of the test images of each class that are judged, drawn with seed 0.
+        rest: Judge those that ``part`` leaves out instead.
         sets: The sets to measure on.
         output: File that receives the report, row by row as they come.
     """
@@ -118,8 +120,12 @@ def report_photographs(
     }
     built, notes = _methods({name: {**arguments, **parts.get(name, {})} for name in methods})
     report = ""
-    introduction = _introduction(root, sets, part, notes)
-    for line in chain([introduction], _measure_rows(root, sets, part, built, shots, seeds)):
+    if part < 1:
+        drawn = f"{part:.0%} of each class, drawn at random"
+        notes.insert(0, f"Only a part of the test images was judged: {f'what {drawn}, leave' if rest else drawn}.")
+    opened = partial(open_folder, part=part, rest=rest)
+    introduction = _introduction(root, sets, opened, notes)
+    for line in chain([introduction], _measure_rows(root, sets, opened, built, shots, seeds)):
         logger.info(line)
         report += f"{line}\n"
         if output is not None:
@@ -147,27 +153,30 @@ def _methods(arguments: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Mode
     return methods, notes
 
 
-def _introduction(root: Path, sets: Sequence[str], part: float, notes: Sequence[str]) -> str:
+def _introduction(root: Path, sets: Sequence[str], opened: Callable[..., Folder], notes: Sequence[str]) -> str:
     """What readers of the table must know, and the table's head."""
     lines = ["# Images that this project did not render", ""]
     for name in sets:
-        labels = open_folder(root / name, k_shot=0, seed=0, part=part).test_data.samples.label_index
+        labels = opened(root / name, k_shot=0, seed=0).test_data.samples.label_index
         counts = f"{(labels == 0).sum()} normal and {labels.sum()} defective test images"
         what = f"{ORIGINS[name]}, class name '{CLASS_NAMES[name]}'"
         lines.append(f"- {name}: {what}; {counts}, so that guessing has an AP of {labels.mean():.3f}.")
-    if part < 1:
-        lines.append(f"- Only a part of the test images was judged: {part:.0%} of each class, drawn at random.")
     return "\n".join([*lines, *(f"- {note}" for note in (*notes, *NOTES)), "", TABLE_HEAD])
 
 
 def _measure_rows(
-    root: Path, sets: Sequence[str], part: float, methods: Mapping[str, ModelFactory], shots: Sequence[int], seeds: int
+    root: Path,
+    sets: Sequence[str],
+    opened: Callable[..., Folder],
+    methods: Mapping[str, ModelFactory],
+    shots: Sequence[int],
+    seeds: int,
 ) -> Iterator[str]:
     for name, k_shot, (method, build) in product(sets, shots, methods.items()):
         if (method, k_shot > 0) in {("Patchcore", False), ("AnomalyCLIP", True)}:
             continue  # the one has nothing to compare with, the other no use for references
         draws = range(seeds if k_shot else 1)
-        folders = [open_folder(root / name, k_shot, seed, part) for seed in draws]
+        folders = [opened(root / name, k_shot, seed) for seed in draws]
         started = time.perf_counter()
         scores = np.array([_run(build(CLASS_NAMES[name], k_shot), folder) for folder in folders])
         seconds = (time.perf_counter() - started) / len(folders)
@@ -198,8 +207,8 @@ def _run(model: AnomalibModule, datamodule: Folder) -> list[float]:
     return scores
 
 
-def open_folder(folder: Path, k_shot: int, seed: int, part: float) -> Folder:
-    """A set with part of its test images, and with k training images, the references; all of them with k = 0."""
+def open_folder(folder: Path, k_shot: int, seed: int, part: float, rest: bool = False) -> Folder:
+    """A set with part of its test images, or the rest of them, and with k training images; all of them with k = 0."""
     if missing := [folder / kind for kind in FOLDERS.values() if not (folder / kind).is_dir()]:
         msg = f"{missing[0]} is missing. Write it with: python -m anomalib_aprilgan.data.photographs {folder.parent}"
         raise FileNotFoundError(msg)
@@ -209,7 +218,10 @@ def open_folder(folder: Path, k_shot: int, seed: int, part: float) -> Folder:
         references = draw_references(list_normal_training_images(datamodule), k_shot, seed)
         paths = [Path(path) for path in datamodule.train_data.samples.image_path]
         datamodule.train_data.subsample([paths.index(path) for path in references], inplace=True)
-    chosen = datamodule.test_data.samples.groupby("label_index").sample(frac=part, random_state=0).index
+    samples = datamodule.test_data.samples
+    chosen = samples.groupby("label_index").sample(frac=part, random_state=0).index
+    if rest:
+        chosen = samples.index.difference(chosen)
     datamodule.test_data.subsample(chosen.tolist(), inplace=True)
     return datamodule
 

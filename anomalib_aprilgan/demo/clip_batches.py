@@ -3,6 +3,7 @@
 
 """Batches that the small CLIP learns from: pairs of a good and a defective part, and what to call them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -33,7 +34,20 @@ SYNONYMS = {
     "bottle_cap": ("lid",),
 }
 GENERAL_NAMES = ("object", "product", "part", "surface", "material", "item", "texture")
+PATCH_SIZE = 8  # pixels, of the small CLIP
 FADED, FAINTEST = 0.3, 0.35  # share of the defects that are shown fainter, where only they differ; least strength
+
+
+class Look(NamedTuple):
+    """How a step looks at its pictures.
+
+    Attributes:
+        size (int): Their side in pixels.
+        seen (float): Share of the patches that the image tower is shown.
+    """
+
+    size: int
+    seen: float
 
 
 class PairBatch(NamedTuple):
@@ -42,12 +56,14 @@ class PairBatch(NamedTuple):
     Attributes:
         images (torch.Tensor): RGB (2P, 3, S, S), uint8.
         masks (torch.Tensor): Defective pixels (2P, S, S), bool.
+        seen (torch.Tensor): Places of the patches that the tower is shown, from 0, row by row, (2P, K), int64.
         names (list[str]): What each pair is called, P of them.
         is_true_name (torch.Tensor): Whether the name tells the category, (P,), bool; else it is any noun.
     """
 
     images: torch.Tensor
     masks: torch.Tensor
+    seen: torch.Tensor
     names: list[str]
     is_true_name: torch.Tensor
 
@@ -57,22 +73,22 @@ class PairBatches(Dataset[PairBatch]):
 
     Args:
         pool (PicturePool): Pictures that are there; every use shows them another way.
-        sizes (list[int]): Side of the pictures at each step, in pixels.
+        looks (Sequence[Look]): How each step looks at them.
         pairs (int): Pairs P in a batch.
         nouns (tuple[str, ...]): Words to call products by that are not their names.
         seed (int): Settles everything.
     """
 
-    def __init__(self, pool: PicturePool, sizes: list[int], pairs: int, nouns: tuple[str, ...], seed: int) -> None:
+    def __init__(self, pool: PicturePool, looks: Sequence[Look], pairs: int, nouns: tuple[str, ...], seed: int) -> None:
         self.pool = pool
-        self.sizes = sizes
+        self.looks = looks
         self.pairs = pairs
         self.nouns = nouns
         self.seed = seed
 
     def __len__(self) -> int:
         """Number of training steps."""
-        return len(self.sizes)
+        return len(self.looks)
 
     def __getitem__(self, step: int) -> PairBatch:
         """Take the batch of a step from the pool, and vary it."""
@@ -81,12 +97,14 @@ class PairBatches(Dataset[PairBatch]):
             rng = rng.spawn(dist.get_world_size())[dist.get_rank()]
         pairs = [self.pool[int(number)] for number in rng.integers(len(self.pool), size=self._share())]
         names, is_true_name = zip(*(self._name(pair.category, rng) for pair in pairs), strict=True)
-        shown = [vary(pair, self.sizes[step], rng) for pair in pairs]
+        look = self.looks[step]
+        shown = [vary(pair, look.size, rng) for pair in pairs]
         images = np.stack([pair.images[state] for state in (0, 1) for pair in shown])  # (2P, S, S, 3)
         masks = np.stack([pair.mask for pair in shown])  # (P, S, S)
         return PairBatch(
             torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),  # (2P, 3, S, S)
             torch.from_numpy(np.concatenate([np.zeros_like(masks), masks])),  # (2P, S, S)
+            torch.from_numpy(np.tile(seen_patches(masks, look.seen, rng), (2, 1))),  # (2P, K)
             list(names),
             torch.tensor(is_true_name),
         )
@@ -100,6 +118,27 @@ class PairBatches(Dataset[PairBatch]):
         if chance < 0.6 and category not in INVENTED:
             return str(rng.choice(true_names)), True
         return str(rng.choice(GENERAL_NAMES if rng.random() < 0.4 else self.nouns)), False
+
+
+def seen_patches(masks: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose patches to show: those with a defect first, so that it is to be seen, and others at random.
+
+    A tower that sees half of the patches learns nearly as much in half the time (FLIP, arXiv 2212.00794).
+
+    Args:
+        masks (NDArray[np.bool_]): Defective pixels, (P, S, S).
+        share (float): Of the patches, above 0 and at most 1.
+        rng (np.random.Generator): Draws them.
+
+    Returns:
+        NDArray[np.int64]: Places in ascending order, row by row from 0, (P, K).
+    """
+    side = masks.shape[1] // PATCH_SIZE
+    whole = masks[:, : side * PATCH_SIZE, : side * PATCH_SIZE]
+    patches = whole.reshape(-1, side, PATCH_SIZE, side, PATCH_SIZE)  # (P, g, 8, g, 8)
+    touched = patches.any(axis=(2, 4)).reshape(len(masks), -1)  # (P, T)
+    order = np.argsort(rng.random(touched.shape) - touched, axis=1)  # (P, T)
+    return np.sort(order[:, : max(1, round(share * side * side))], axis=1)  # (P, K)
 
 
 def vary(pair: Pair, size: int, rng: np.random.Generator) -> Pair:

@@ -21,7 +21,7 @@ from anomalib_aprilgan.components.embedded import CONFIG_FILE, WEIGHTS_FILE
 from anomalib_aprilgan.components.precision import native_precision
 
 from .categories import CATEGORIES
-from .clip_batches import GENERAL_NAMES, SYNONYMS, PairBatch, PairBatches
+from .clip_batches import GENERAL_NAMES, SYNONYMS, Look, PairBatch, PairBatches
 from .picture_pool import PicturePool
 from .rendering import RENDERER
 from .small_clip import SCALE, SmallCLIP, json_config
@@ -34,27 +34,37 @@ class Stage:
     """A part of the training.
 
     Attributes:
-        schedule (Mapping[int, int]): Epochs of 100 steps at each size of the pictures in pixels, in this order; coarse
-            ones first cost less. They are drawn at the largest.
+        half_seen (Mapping[int, int]): Epochs of 100 steps at each size of the pictures in pixels, in this order, in
+            which the tower is shown half of the patches: half the time.
+        all_seen (Mapping[int, int]): Those that come after, with all patches.
         shares (Mapping[str, float]): Of the pictures, as for ``PicturePool``.
         pool_pairs (int): Pairs of a good and a defective part to draw.
         learning_rate (float): The largest.
         first_scale (float): Of the logits, at the beginning.
     """
 
-    schedule: Mapping[int, int]
+    half_seen: Mapping[int, int]
+    all_seen: Mapping[int, int]
     shares: Mapping[str, float]
     pool_pairs: int
     learning_rate: float
     first_scale: float
 
-    def sizes(self) -> list[int]:
-        """Side of the pictures in pixels at each step."""
-        return [size for size, epochs in self.schedule.items() for _ in range(epochs * STEPS_AN_EPOCH)]
+    @property
+    def size(self) -> int:
+        """Side in pixels at which the pictures are drawn: the largest of all."""
+        return max(self.half_seen.keys() | self.all_seen.keys())
+
+    def looks(self) -> list[Look]:
+        """How each step looks at its pictures."""
+        parts = ((self.half_seen, 0.5), (self.all_seen, 1.0))
+        epochs = [Look(size, seen) for part, seen in parts for size, times in part.items() for _ in range(times)]
+        return [look for look in epochs for _ in range(STEPS_AN_EPOCH)]
 
 
 FIRST = Stage(
-    schedule={96: 60, 128: 12},
+    half_seen={128: 50},
+    all_seen={128: 10},
     # A category that is not named has an even part of the rest: 0 keeps cloth out of this stage.
     shares={"invented_part": 0.4, "invented_surface": 0.2, "nonwoven": 0.0},
     pool_pairs=36_000,
@@ -62,13 +72,14 @@ FIRST = Stage(
     first_scale=30.0,
 )
 SECOND = Stage(
-    schedule={192: 4},
+    half_seen={},
+    all_seen={192: 4},
     shares={"invented_part": 0.32, "invented_surface": 0.14, "nonwoven": 0.3},
     pool_pairs=8_000,
     learning_rate=4e-4,
     first_scale=SCALE,
 )
-SECOND_SHARE = 0.5  # of the second stage in the averaged weights
+SECOND_SHARE = 0.7  # of the second stage in the averaged weights
 
 
 class EpochByEpoch(LightningDataModule):
@@ -101,7 +112,7 @@ def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int,
         folder (Path): For the results, and for the checkpoints from which a stopped training goes on.
         stages (tuple[Stage, Stage]): What to train on.
         pairs (int): Pairs in a batch.
-        seed (int): Settles everything.
+        seed (int): Settles everything on the same machine, with the same number of processes.
         processes (int): On a machine without GPU; each takes its share of every batch.
 
     Raises:
@@ -111,13 +122,13 @@ def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int,
         msg = f"torch {torch.__version__} has no optimiser Muon, which this training needs. Install torch 2.9 or later."
         raise RuntimeError(msg)
     seed_everything(seed)
-    models = [SmallCLIP(spoken_names(), len(stage.sizes()), stage.learning_rate, stage.first_scale) for stage in stages]
+    models = [SmallCLIP(spoken_names(), len(stage.looks()), stage.learning_rate, stage.first_scale) for stage in stages]
     for number, (model, stage) in enumerate(zip(models, stages, strict=True)):
         if number > 0:
             model.load_state_dict(models[number - 1].state_dict())
-        pool = PicturePool(folder / "pictures", stage.pool_pairs, max(stage.schedule), seed + number, stage.shares)
+        pool = PicturePool(folder / "pictures", stage.pool_pairs, stage.size, seed + number, stage.shares)
         pool.draw(processes)
-        batches = PairBatches(pool, stage.sizes(), pairs, tuple(IMAGENET_CLASSNAMES), seed + number)
+        batches = PairBatches(pool, stage.looks(), pairs, tuple(IMAGENET_CLASSNAMES), seed + number)
         _fit(model, batches, folder / f"training-{_key(stages[: number + 1], pairs, seed)}.ckpt", processes)
     first, second = models
     _average(first, second, SECOND_SHARE).save(str(folder / WEIGHTS_FILE))

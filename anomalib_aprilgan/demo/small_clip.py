@@ -24,14 +24,15 @@ from anomalib_aprilgan.components.positions import resize_grid
 from anomalib_aprilgan.components.precision import narrow
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 
-from .clip_batches import PairBatch
+from .clip_batches import PATCH_SIZE, PairBatch
 from .clip_losses import name_loss, patch_loss, rank_loss, state_loss
 from .initialisation import initialise_image_tower
+from .plain_attention import plain_stream
 
 # open_clip's model config. Small patches and few of everything else: the budget is in pictures seen.
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
-    "vision_cfg": {"image_size": 128, "layers": 6, "width": 128, "head_width": 32, "patch_size": 8},
+    "vision_cfg": {"image_size": 128, "layers": 6, "width": 128, "head_width": 32, "patch_size": PATCH_SIZE},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 3},
 }
 HEADS = (2, 4, 5)  # blocks that are taught through a linear map of their own; the last one has CLIP's
@@ -119,33 +120,33 @@ class SmallCLIP(LightningModule):
         features = self.clip.ln_final(ends_of_text) @ self.clip.text_projection  # (M, E)
         return functional.normalize(features.float(), dim=-1)
 
-    def encode_images(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Unit vectors of images and of their patches.
+    def encode_images(self, images: torch.Tensor, seen: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Unit vectors of images and of some of their patches.
 
         Args:
             images (torch.Tensor): RGB (N, 3, S, S), uint8.
+            seen (torch.Tensor): Places of the patches that the tower is shown, (N, K).
 
         Returns:
             tuple[torch.Tensor, list[torch.Tensor]]: Pooled (N, E); patches as the inner heads and CLIP itself see them,
-                (N, T, E) each, CLIP's last.
+                (N, K, E) each, CLIP's last.
         """
         visual: Any = self.clip.visual
         mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
         patches = visual.conv1((images / 255 - mean) / std).flatten(2).transpose(1, 2)  # (N, T, W)
-        class_token = visual.class_embedding.expand(len(images), 1, -1)  # (N, 1, W)
-        positions = resize_grid(visual.positional_embedding, images.shape[-1] // CONFIG["vision_cfg"]["patch_size"])
-        stream = visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)  # (N, 1 + T, W)
-        stages = list(residual_stream(visual.transformer.resblocks, stream))
-        final = visual.ln_post(stages[-1]) @ visual.proj  # (N, 1 + T, E)
-        seen = [self.heads[str(block)](stages[block - 1][:, 1:]) for block in HEADS]  # (N, T, E) each
-        patches = [functional.normalize(each.float(), dim=-1) for each in (*seen, final[:, 1:])]
-        return functional.normalize(final[:, 0].float(), dim=-1), patches
+        positions = resize_grid(visual.positional_embedding, images.shape[-1] // PATCH_SIZE)  # (1 + T, W)
+        class_token = (visual.class_embedding + positions[0]).expand(len(images), 1, -1)  # (N, 1, W)
+        shown = (patches + positions[1:]).gather(1, seen[..., None].expand(-1, -1, patches.shape[-1]))  # (N, K, W)
+        stream = visual.ln_pre(torch.cat([class_token, shown], dim=1))  # (N, 1 + K, W)
+        stages = list(plain_stream(visual.transformer.resblocks, stream))
+        final = visual.ln_post(stages[-1]) @ visual.proj  # (N, 1 + K, E)
+        inner = [self.heads[str(block)](stages[block - 1][:, 1:]) for block in HEADS]  # (N, K, E) each
+        vectors = [functional.normalize(each.float(), dim=-1) for each in (*inner, final[:, 1:])]
+        return functional.normalize(final[:, 0].float(), dim=-1), vectors
 
     def training_step(self, batch: PairBatch, _index: int) -> None:
         """One step of both optimisers on the sum of the three losses."""
-        few_tokens = batch.images.shape[-1] <= 128
-        # On CPUs the plain one's backward pass is the faster one for few tokens.
-        with sdpa_kernel([SDPBackend.MATH] if few_tokens else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+        with sdpa_kernel(SDPBackend.MATH):  # of the sentences: its backward pass is the faster one for few tokens
             loss = self.loss(batch)
         optimizers: Any = self.optimizers()
         schedules: Any = self.lr_schedulers()
@@ -161,13 +162,13 @@ class SmallCLIP(LightningModule):
         """Sum of the three losses of a batch, ()."""
         scale = self.first_scale + (SCALE - self.first_scale) * min(1.0, self._steps_done() / (0.4 * self.steps))
         texts = self._texts(batch.names)  # (P, 2, E)
-        encoded = [self.encode_images(images) for images in batch.images.split(IMAGES_AT_ONCE)]
+        groups = zip(batch.images.split(IMAGES_AT_ONCE), batch.seen.split(IMAGES_AT_ONCE), strict=True)
+        encoded = [self.encode_images(images, seen) for images, seen in groups]
         pooled = torch.cat([each for each, _ in encoded])  # (2P, E)
-        stages = [torch.cat(parts) for parts in zip(*(patches for _, patches in encoded), strict=True)]  # (2P, T, E)
-        covered = functional.avg_pool2d(
-            batch.masks[:, None].float(), CONFIG["vision_cfg"]["patch_size"]
-        )  # (2P, 1, g, g)
-        target = (covered.flatten(1) * 4).clamp(max=1)  # (2P, T); a quarter of a patch makes it anomalous
+        stages = [torch.cat(parts) for parts in zip(*(patches for _, patches in encoded), strict=True)]  # (2P, K, E)
+        covered = functional.avg_pool2d(batch.masks[:, None].float(), PATCH_SIZE)  # (2P, 1, g, g)
+        # A quarter of a patch makes it anomalous.
+        target = (covered.flatten(1).gather(1, batch.seen) * 4).clamp(max=1)  # (2P, K)
         of_images = texts.repeat(2, 1, 1)  # (2P, 2, E)
         # Half precision would round the cosines by 0.4 %, which the scale makes large.
         with torch.autocast(self.device.type, enabled=False):

@@ -4,6 +4,7 @@
 """The report on images of others, on a few generated ones; Patchcore gets random weights from a stand-in package."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,14 @@ class TestOpenFolder:
         labels = open_folder(root / "solar_cells", 0, 0, 0.5).test_data.samples.label_index
         assert sorted(labels) == [0, 0, 1, 1]
 
+    def test_part_and_rest_are_all_images_once(self, root):
+        part, rest = (
+            open_folder(root / "solar_cells", 0, 0, 0.5, rest=rest).test_data.samples.image_path
+            for rest in (False, True)
+        )
+        assert (len(part), len(rest)) == (4, 3)
+        assert {Path(path) for path in [*part, *rest]} == set((root / "solar_cells" / "test").rglob("*.png"))
+
     def test_missing_folder_says_what_to_do(self, root):
         with pytest.raises(FileNotFoundError, match=r"textile_local.train.good is missing.*data\.photographs .*images"):
             open_folder(root / "textile_local", 0, 0, 1.0)
@@ -160,9 +169,15 @@ class TestReport:
         main([*arguments, "--shots", "[0, 1]", "--seeds", "1", "--part", "0.5"])
         report = capsys.readouterr().out
         assert "Patchcore: tf_efficientnet_lite0" in report
-        assert "50% of each class" in report
+        assert "was judged: 50% of each class, drawn at random.\n" in report
         names = [row[1:3] for row in rows(report)]
         assert names == [["AprilGAN", "0"], ["AprilGAN", "1"], ["Patchcore", "1"]]
+
+    def test_rest_judges_what_part_leaves_out(self, arguments, without_package, capsys):
+        main([*arguments, "--shots", "[0]", "--part", "0.5", "--rest", "true"])
+        report = capsys.readouterr().out
+        assert "2 normal and 1 defective test images" in report
+        assert "was judged: what 50% of each class, drawn at random, leave.\n" in report
 
     def test_anomalyclip_stands_beside_it_zero_shot(self, root, capsys):
         small = ["--backbone", "aprilgan-tiny", "--sets", "[solar_cells]", "--shots", "[0, 1]", "--seeds", "1"]

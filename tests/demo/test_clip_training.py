@@ -11,11 +11,12 @@ from safetensors.torch import load_file
 
 from anomalib_aprilgan.components.embedded import CONFIG_FILE, WEIGHTS_FILE
 from anomalib_aprilgan.demo import clip_training as module
+from anomalib_aprilgan.demo.clip_batches import Look
 from anomalib_aprilgan.demo.clip_training import FIRST, SECOND, Stage, train_clip
 from anomalib_aprilgan.demo.small_clip import SmallCLIP
 
-SHORT = Stage({32: 2, 40: 1}, {"nonwoven": 0.0}, pool_pairs=8, learning_rate=5e-4, first_scale=30.0)
-SHORTER = Stage({32: 2}, {"nonwoven": 0.5}, pool_pairs=8, learning_rate=3e-4, first_scale=100.0)
+SHORT = Stage({32: 2}, {40: 1}, {"nonwoven": 0.0}, pool_pairs=8, learning_rate=5e-4, first_scale=30.0)
+SHORTER = Stage({}, {32: 2}, {"nonwoven": 0.5}, pool_pairs=8, learning_rate=3e-4, first_scale=100.0)
 SMALL = {"stages": (SHORT, SHORTER), "pairs": 2, "seed": 0, "processes": 1}
 
 
@@ -103,19 +104,19 @@ def test_second_stage_goes_on_from_the_first_with_other_pictures(drawn, monkeypa
     def fit(model, batches, *_):
         starts.append(model.clip.text_projection.clone())
         pool = batches.pool
-        stages.append((batches.seed, pool.seed, pool.shares, batches.sizes, model.learning_rate, model.first_scale))
+        stages.append((batches.seed, pool.seed, pool.shares, batches.looks, model.learning_rate, model.first_scale))
 
     monkeypatch.setattr(module, "_fit", fit)
     train_clip(drawn, **SMALL)
     assert stages == [
-        (0, 0, {"nonwoven": 0.0}, [32, 32, 32, 32, 40, 40], 5e-4, 30.0),
-        (1, 1, {"nonwoven": 0.5}, [32, 32, 32, 32], 3e-4, 100.0),
+        (0, 0, {"nonwoven": 0.0}, [Look(32, 0.5)] * 4 + [Look(40, 1.0)] * 2, 5e-4, 30.0),
+        (1, 1, {"nonwoven": 0.5}, [Look(32, 1.0)] * 4, 3e-4, 100.0),
     ]
     assert torch.equal(*starts)
 
 
 def test_another_training_in_the_same_folder_begins_anew(tmp_path, drawn, epochs, whole):
-    other = {**SMALL, "stages": (replace(SHORT, schedule={32: 1, 40: 1}), SHORTER)}
+    other = {**SMALL, "stages": (replace(SHORT, half_seen={32: 1}), SHORTER)}
     both = shutil.copytree(whole, tmp_path / "both")
     train_clip(both, **other)
     assert epochs == [(4, 0), (4, 1)] * 2
@@ -150,10 +151,12 @@ def test_share_in_the_average_is_the_second_stages(drawn, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_share_both_stages(drawn):
+def test_two_processes_share_both_stages(drawn, whole):
     train_clip(drawn, **{**SMALL, "processes": 2})
     assert len(list(drawn.glob("training-*.ckpt"))) == 2
     assert all(weight.isfinite().all() for weight in weights(drawn).values())
+    # Each has pictures of its own.
+    assert not torch.equal(weights(drawn)["visual.proj"], weights(whole)["visual.proj"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU multiplies bfloat16 faster")

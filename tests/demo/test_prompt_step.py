@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from anomalib_aprilgan import AnomalyCLIP, AnomalyCLIPPrompts, AprilGANAdapters
 from anomalib_aprilgan.anomaly_clip.learned_prompts import read_prompts
@@ -61,11 +62,16 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def dtypes(path: Path) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in load_file(path).values()}
+
+
 def test_adapters_belong_to_the_embedded_clip(folder, lines_asked, epochs):
     train.train_adapters(folder, lines=3, epochs=2)
     said = read_adapters(folder / ADAPTERS_FILE).metadata
     known = {"layers": (3, 4, 5, 6), "image_size": 192, "trained_on": "RenderedProducts/gear"}
     assert said == TrainedWith("aprilgan-tiny", "embedded", quick_gelu=False, **known)
+    assert dtypes(folder / ADAPTERS_FILE) == {torch.float16}
     assert (lines_asked, epochs) == ([3], [0, 1])
 
 
@@ -86,6 +92,7 @@ def test_prompts_belong_to_the_embedded_clip(folder, lines_asked):
     known = {"quick_gelu": False, "layers": layers, "image_size": size, "trained_on": "RenderedProducts/gear"}
     said = TrainedWith("aprilgan-tiny", "embedded", **known, dpam_layers=dpam_layers)
     assert file.trained_with == said
+    assert dtypes(folder / PROMPTS_FILE) == {torch.float16}
     model = AnomalyCLIP("aprilgan-tiny", prompt_weights=folder / PROMPTS_FILE).model
     assert torch.equal(model.prompts.context, file.weights["context"])
 
