@@ -123,7 +123,7 @@ class PairBatches(Dataset[PairBatch]):
 def seen_patches(masks: NDArray[np.bool_], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """Choose patches to show: those with a defect first, so that it is to be seen, and others at random.
 
-    A tower that sees half of the patches learns nearly as much in half the time (FLIP, arXiv 2212.00794).
+    In the same time a tower that sees half of the patches learned more (after FLIP, arXiv 2212.00794; model card).
 
     Args:
         masks (NDArray[np.bool_]): Defective pixels, (P, S, S).

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures for the small CLIP's training, drawn once and kept on disk: drawing costs as much as learning."""
+"""Pictures for the small CLIP's training, drawn once and kept on disk, since each is shown many times."""
 
 import hashlib
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,8 @@
 
 """Make the embedded small CLIP and its adapters from nothing: ``python -m anomalib_aprilgan.demo.train FOLDER``.
 
-Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: 84 minutes on two CPU cores that have
-bfloat16. Started again with the same folder, it goes on where it was stopped, with adapters and prompts from their
+Pictures are drawn, then CLIP, adapters and AnomalyCLIP's prompts are trained: an hour and a half on two CPU cores that
+have bfloat16. Started again with the same folder, it goes on where it was stopped, with adapters and prompts from their
 start. The folder then holds what lies in ``anomalib_aprilgan/embedded``, and 6 GB of pictures.
 """
 
