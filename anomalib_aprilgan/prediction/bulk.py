@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -90,24 +89,22 @@ class ResultWriter(Callback):
 
     def _row(self, outputs: Any, index: int) -> Row:  # ruff: ignore[any-type] - fields of a batch are any tensors
         path, _, error = outputs.explanation[index].partition("\n")
+        modified = self.modified[path]
         if error:
-            return Row(path, None, None, error=error, modified=self.modified[path])
-        verdict = Row(path, float(outputs.pred_score[index]), None, modified=self.modified[path])
-        if outputs.pred_label is not None:  # of a post-processor
-            verdict = verdict._replace(label=int(outputs.pred_label[index]))
-        return verdict if self.maps is None else self._with_map(verdict, outputs.anomaly_map[index], self.maps)
-
-    @staticmethod
-    def _with_map(verdict: Row, anomaly_map: torch.Tensor, maps: Path) -> Row:
-        file = maps / f"{verdict.path}.npy"  # the photo's own suffix stays: a.png and a.jpg are two photos
+            return Row(path, None, None, error=error, modified=modified)
+        score = float(outputs.pred_score[index])
+        label = None if outputs.pred_label is None else int(outputs.pred_label[index])  # of a post-processor
+        if self.maps is None:
+            return Row(path, score, label, modified=modified)
+        file = self.maps / f"{path}.npy"  # the photo's own suffix stays: a.png and a.jpg are two photos
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, anomaly_map.float().cpu().numpy())
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
+            np.save(file, outputs.anomaly_map[index].float().cpu().numpy())
+        except OSError as problem:
+            if problem.errno != errno.ENAMETOOLONG:
                 raise
-            return verdict._replace(score=None, label=None, error=f"{LONG_NAME} ({error.strerror}).")
-        return verdict._replace(map=file.relative_to(maps).as_posix())
+            return Row(path, None, None, error=f"{LONG_NAME} ({problem.strerror}).", modified=modified)
+        return Row(path, score, label, file.relative_to(self.maps).as_posix(), modified=modified)
 
 
 def predict_folder(

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -19,7 +18,6 @@ from anomalib_aprilgan.components.cache import write_atomically
 from anomalib_aprilgan.components.torn_lines import drop_torn_line
 
 FORMATS = (".csv", ".parquet")
-NO_PHOTOS: Mapping[str, int] = MappingProxyType({})
 REMEDY = "Name another file, --output on the command line: a table has verdicts of one model on one folder."
 
 
@@ -97,7 +95,7 @@ class Journal:
             while left:  # once, unless the disk is full
                 left = left[file.write(left) :]
 
-    def rows(self, modified: Mapping[str, int] = NO_PHOTOS) -> list[Row]:
+    def rows(self, modified: Mapping[str, int]) -> list[Row]:
         """Rows of all parts and of the table, one a photo, by path; a verdict counts more than an error.
 
         Args:

@@ -38,7 +38,7 @@ def test_a_kill_at_any_byte_costs_the_torn_row_and_no_more(data):
         kept = data.draw(st.integers(0, len(content)))
         part.write_bytes(content[:kept])
         whole = content[:kept].count(b"\r\n")
-        assert journal.rows() == ROWS[:whole]
+        assert journal.rows(MODIFIED) == ROWS[:whole]
         journal.open(MODEL)
         journal.append(0, ROWS[whole:])
         assert journal.finish(MODIFIED) == ROWS
@@ -50,10 +50,10 @@ def test_a_second_start_leaves_alone_what_the_first_is_writing(tmp_path):
     part.write_bytes(content[:-4])  # the first is in the middle of its last row
     second = Journal(journal.path)
     second.open(MODEL)
-    assert second.rows() == ROWS[:2]
+    assert second.rows(MODIFIED) == ROWS[:2]
     with part.open("ab") as first:
         first.write(content[-4:])
-    assert journal.rows() == ROWS
+    assert journal.rows(MODIFIED) == ROWS
 
 
 @pytest.mark.parametrize("rest", [b",0,,", "\u00fc.png,0.5,1,,".encode()[1:], b'second",0.5', b"\x00"])
@@ -61,7 +61,7 @@ def test_the_rest_of_a_row_that_another_start_has_cut_does_not_count(rest, tmp_p
     journal, part = begun(tmp_path)
     content = part.read_bytes()
     part.write_bytes(content + rest + b"\r\n")
-    assert journal.rows() == ROWS
+    assert journal.rows(MODIFIED) == ROWS
     assert journal.finish(MODIFIED) == ROWS
     assert list(pd.read_csv(journal.path).path) == [row.path for row in ROWS]
 
@@ -74,7 +74,7 @@ def test_tables_of_the_same_stem_are_different_ones(tmp_path):
     second.append(0, ROWS[1:])
     assert first.finish({"a.png": 1000}) == ROWS[:1]
     assert second.finish(MODIFIED) == ROWS[1:]
-    assert second.rows() == ROWS[1:]
+    assert second.rows(MODIFIED) == ROWS[1:]
 
 
 def test_rows_of_the_table_and_of_a_later_run_are_one(tmp_path):
@@ -94,7 +94,7 @@ def test_a_table_that_another_program_has_changed_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"all\.csv has no columns path, score, label, map, error, modified: another program"
     ):
-        Journal(journal.path).rows()
+        Journal(journal.path).rows(MODIFIED)
 
 
 @pytest.mark.parametrize("now", [500, 9000])
