@@ -111,7 +111,13 @@ def report_photographs(
         rest: Judge those that ``part`` leaves out instead.
         sets: The sets to measure on.
         output: File that receives the report, row by row as they come.
+
+    Raises:
+        ValueError: If ``rest`` is asked for and ``part`` leaves nothing.
     """
+    if rest and part >= 1:
+        msg = f"rest=True judges what part={part} leaves out, which is nothing. Give a smaller part: --part 0.5."
+        raise ValueError(msg)
     arguments: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
     parts: dict[str, dict[str, Any]]
     parts = {

@@ -179,6 +179,10 @@ class TestReport:
         assert "2 normal and 1 defective test images" in report
         assert "was judged: what 50% of each class, drawn at random, leave.\n" in report
 
+    def test_the_rest_of_all_is_refused(self, root):
+        with pytest.raises(ValueError, match=r"part=1\.0 leaves out, which is nothing\. Give a smaller part"):
+            photographs.report_photographs(root, rest=True)
+
     def test_anomalyclip_stands_beside_it_zero_shot(self, root, capsys):
         small = ["--backbone", "aprilgan-tiny", "--sets", "[solar_cells]", "--shots", "[0, 1]", "--seeds", "1"]
         main([str(root), *small, "--methods", "[AprilGAN, AnomalyCLIP]"])
