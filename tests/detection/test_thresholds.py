@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from anomalib.metrics import F1AdaptiveThreshold
 from hypothesis import given
 from sklearn.metrics import f1_score
 
-from anomalib_aprilgan.detection.thresholds import MiddleF1Threshold
+from anomalib_aprilgan.detection.thresholds import MiddleF1Threshold, report
 
 FIELDS = ["pred_score", "gt_label"]
 
@@ -61,3 +63,36 @@ def test_verdicts_on_these_images_are_those_of_anomalibs_threshold(images):
     if any(labels):
         cuts = [f1_score(labels, scores >= cut) for cut in scores]
         assert f1_score(labels, scores >= middle) == pytest.approx(max(cuts))
+
+
+def test_good_parts_that_the_threshold_calls_defective_are_warned_of(caplog):
+    # F1 is 6/7 where all count as anomalous, and 4/5 where the lower two do not.
+    threshold = threshold_of(MiddleF1Threshold, [0.1, 0.2, 0.3, 0.4], [1, 0, 1, 1])
+    assert threshold == pytest.approx(0.1)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "1 of 1 normal images count as anomalous, 0 of 3 anomalous ones as normal" in record.message
+    assert "Validate with more normal images" in record.message
+
+
+@pytest.mark.parametrize(
+    ("flagged", "anomalous", "level", "counts"),
+    [
+        ([0] * 6 + [1] * 5 + [0], [0] * 10 + [1] * 2, logging.INFO, "4 of 10 normal images count as anomalous, 1 of"),
+        ([0] * 5 + [1] * 6 + [0], [0] * 10 + [1] * 2, logging.WARNING, "5 of 10 normal images count as anomalous, 1"),
+        ([0] * 9 + [1] * 2, [0] * 9 + [1] * 2, logging.WARNING, "0 of 9 normal images count as anomalous, 0 of 2"),
+        ([1, 1], [1, 1], logging.WARNING, "0 of 0 normal images count as anomalous, 0 of 2"),
+    ],
+)
+def test_report_of_a_threshold(caplog, flagged, anomalous, level, counts):
+    with caplog.at_level(logging.INFO):
+        report(torch.tensor(flagged) == 1, torch.tensor(anomalous) == 1)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert counts in record.message
+
+
+def test_nothing_to_report_where_all_are_normal(caplog):
+    with caplog.at_level(logging.INFO):
+        report(torch.tensor([False, True]), torch.tensor([False, False]))
+    assert not caplog.records
