@@ -3,11 +3,14 @@
 
 """A detector in INT8: the image tower's blocks alone; pictures on their way in and cosines stay exact."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.data import AnomalibDataset
 from torch.nn import functional
+
+from anomalib_aprilgan.data.image_guard import unclipped_images
 
 from .quiet import quiet
 
@@ -34,20 +37,24 @@ def quantize_tower(model: "Model", data: AnomalibDataset) -> "Model":
 
     height, width = model.input().get_partial_shape()[2:]
     size = None if height.is_dynamic or width.is_dynamic else (height.get_length(), width.get_length())
-
-    def read(item: Any) -> torch.Tensor:  # ruff: ignore[any-type] - fields of an item may be None, by their type
-        image: torch.Tensor = item.image[None]  # (1, 3, H, W)
-        return image if size is None else functional.interpolate(image, size, mode="bilinear", antialias=True)
-
     smoothing = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
     with quiet("nncf"):  # a line for every operation that stays exact
         return nncf.quantize(
             model,
-            nncf.Dataset(data, read),
+            nncf.Dataset(data, partial(calibration_image, size=size)),
             model_type=nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=outside_tower(model)),
             advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smoothing),
         )
+
+
+def calibration_image(
+    item: Any,  # ruff: ignore[any-type] - fields of an ImageItem may be None, by their type
+    size: tuple[int, int] | None,
+) -> torch.Tensor:
+    """An image of a dataset as an export takes it, (1, 3, H, W), in [0, 1]; 16 bits are scaled, not clipped."""
+    images = unclipped_images(item.image[None], [item.image_path] if item.image_path else [])
+    return images if size is None else functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def outside_tower(model: "Model") -> list[str]:

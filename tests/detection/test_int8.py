@@ -10,14 +10,16 @@ import numpy as np
 import openvino
 import pytest
 import torch
+from anomalib.data import ImageItem
 from anomalib.deploy import CompressionType
 from openvino import opset13 as ops
+from PIL import Image
 
 from anomalib_aprilgan import AnomalyCLIP, AprilGAN
 from anomalib_aprilgan.benchmark.metrics import paper_metrics
 from anomalib_aprilgan.demo import RenderedProducts
 from anomalib_aprilgan.detection.export import SelfDescribingExport
-from anomalib_aprilgan.detection.int8 import outside_tower
+from anomalib_aprilgan.detection.int8 import calibration_image, outside_tower
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -68,6 +70,19 @@ def test_calibration_needs_validation_images(tmp_path):
     data = RenderedProducts("coin", tmp_path, 32, 1, 1, 1, val_split_mode="none")
     with pytest.raises(ValueError, match="RenderedProducts has none: give it another val_split_mode"):
         SelfDescribingExport._post_training_quantization_ov(small_graph(), data)
+
+
+def test_calibration_scales_16_bits(tmp_path):
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((4, 6), 13107, np.uint16)).save(path)  # a fifth of 65535
+    item = ImageItem(image=torch.ones(3, 4, 6), image_path=str(path))  # as anomalib reads it
+    torch.testing.assert_close(calibration_image(item, None), torch.full((1, 3, 4, 6), 0.2))
+    torch.testing.assert_close(calibration_image(item, (2, 3)), torch.full((1, 3, 2, 3), 0.2))
+
+
+def test_calibration_takes_other_images_as_the_datamodule_gives_them():
+    item = ImageItem(image=torch.arange(12.0).reshape(3, 2, 2) / 12)
+    assert torch.equal(calibration_image(item, None), item.image[None])
 
 
 @pytest.fixture(scope="module")
