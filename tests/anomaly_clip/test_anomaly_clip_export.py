@@ -10,22 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
-import openvino
 import pytest
-import torch
-from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
-from PIL import Image
+from exported import PHOTO_SIZE, assert_inferencer_agrees, assert_same_verdicts, photographs, run_onnx, run_openvino
 
 from anomalib_aprilgan import AnomalyCLIP
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-TOLERANCE = 1e-4
-PHOTO_SIZE = (90, 110)
-Outputs = dict[str, np.ndarray]
-
 
 # Golden arrays of that name, and the size of its ONNX export; None takes images of any.
 ONNX_SIZES = {"tiny_vit": None, "tiny_vit_resized": PHOTO_SIZE}
@@ -56,55 +47,25 @@ def export(model, tmp_path_factory, traced_once) -> Callable[..., Path]:
     return make
 
 
-def photographs(number: int, size: tuple[int, int]) -> torch.Tensor:
-    """Images of whole grey levels, as they come from files, and each of another brightness."""
-    levels = torch.randint(0, 256, (number, 3, *size)) // torch.arange(1, number + 1)[:, None, None, None]
-    return levels / 255
-
-
-def assert_same_verdicts(model: AnomalyCLIP, outputs: Outputs, images: torch.Tensor) -> None:
-    expected = model(images)
-    assert outputs.keys() == {"pred_score", "pred_label", "anomaly_map", "pred_mask"}
-    for name in ("pred_score", "anomaly_map"):
-        torch.testing.assert_close(torch.from_numpy(outputs[name]), getattr(expected, name), rtol=0, atol=TOLERANCE)
-    assert outputs["pred_label"].tolist() == expected.pred_label.tolist()
-    assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
-
-
 def test_onnx_runtime_for_any_batch(name, model, export):
     exported = ONNX_SIZES[name]
-    session = onnxruntime.InferenceSession(export("onnx", exported), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
     for number, size in ((1, PHOTO_SIZE), (3, exported or (70, 70))):
         images = photographs(number, size)
-        outputs = dict(zip(names, session.run(None, {"input": images.numpy()}), strict=True))
-        assert_same_verdicts(model, outputs, images)
+        assert_same_verdicts(model, run_onnx(export("onnx", exported), images), images)
 
 
 def test_openvino_in_full_precision(model, export):
     path = export("openvino", PHOTO_SIZE)
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for number in (1, 3):
         images = photographs(number, PHOTO_SIZE)
-        result = compiled(images.numpy())
-        assert_same_verdicts(model, {output.any_name: result[output] for output in compiled.outputs}, images)
+        assert_same_verdicts(model, run_openvino(path, images), images)
 
 
 @pytest.mark.parametrize("kind", ["torch", "openvino"])
 def test_inferencers_say_what_the_engine_says(model, export, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache in the working directory
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
-    pixels = np.random.default_rng(0).integers(0, 256, (*PHOTO_SIZE, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False)
-    path = export(kind, PHOTO_SIZE)
-    in_full = {"INFERENCE_PRECISION_HINT": "f32"}
-    inferencer = TorchInferencer(path) if kind == "torch" else OpenVINOInferencer(path, "CPU", in_full)
-    theirs = inferencer.predict(tmp_path / "photo.png")
-    ours = engine.predict(model, data_path=tmp_path / "photo.png")[0]
-    for name in ("anomaly_map", "pred_score"):
-        torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=TOLERANCE)
-    assert torch.as_tensor(theirs.pred_label).tolist() == ours.pred_label.tolist()
+    assert_inferencer_agrees(model, kind, export(kind, PHOTO_SIZE), tmp_path)
 
 
 def test_torch_file_does_not_tell_where_the_weights_lie(model, tmp_path, monkeypatch):

@@ -17,34 +17,27 @@ import pytest
 import torch
 from anomalib.cli import AnomalibCLI
 from anomalib.data import Folder
-from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
+from anomalib.deploy import CompressionType
 from anomalib.engine import Engine
-from PIL import Image
+from exported import (
+    PHOTO_SIZE,
+    RUNTIMES,
+    assert_inferencer_agrees,
+    assert_same_verdicts,
+    photographs,
+    run_onnx,
+    run_openvino,
+    write_photo,
+)
 
 from anomalib_aprilgan import AprilGAN
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 # Kinds of models: golden arrays of that name, how many references, and the model's own size.
 KINDS = [("tiny_vit", 0, 70), ("tiny_vit", 2, 70), ("tiny_rn", 2, 64)]
-PHOTO_SIZE = (90, 110)
 
-Outputs = dict[str, np.ndarray]
 Size = tuple[int, int]
-
-
-def photographs(number: int, size: Size) -> torch.Tensor:
-    """Images of whole grey levels, as they come from files, and each of another brightness."""
-    levels = torch.randint(0, 256, (number, 3, *size)) // torch.arange(1, number + 1)[:, None, None, None]
-    return levels / 255
-
-
-def write_photo(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*PHOTO_SIZE, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -79,28 +72,6 @@ def export(build, tmp_path_factory) -> Callable[..., tuple[AprilGAN, Path]]:
         return model, Engine(default_root_dir=folder).export(model, kind, export_root=folder, input_size=size)
 
     return make
-
-
-def run_onnx(path: Path, images: torch.Tensor) -> Outputs:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"input": images.numpy()}), strict=True))
-
-
-def run_openvino(path: Path, images: torch.Tensor, config: dict[str, str] = FULL_PRECISION) -> Outputs:
-    compiled = openvino.Core().compile_model(path, "CPU", config)
-    result = compiled(images.numpy())
-    return {output.any_name: result[output] for output in compiled.outputs}
-
-
-def assert_same_verdicts(model: AprilGAN, outputs: Outputs, images: torch.Tensor) -> None:
-    expected = model(images)
-    assert outputs.keys() == {"pred_score", "pred_label", "anomaly_map", "pred_mask"}
-    for name in ("pred_score", "anomaly_map"):
-        theirs = torch.from_numpy(outputs[name])
-        torch.testing.assert_close(theirs, getattr(expected, name), rtol=0, atol=1e-4)
-    assert outputs["pred_label"].tolist() == expected.pred_label.tolist()
-    assert (outputs["pred_mask"] != expected.pred_mask.numpy()).mean() < 1e-3  # pixels at the threshold itself
 
 
 def test_tiles_leave_with_the_model_for_any_batch_and_size(build, tmp_path):
@@ -203,14 +174,7 @@ def test_inferencers_say_what_the_engine_says(build, export, kind, tmp_path, mon
     monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache in the working directory
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     _, path = export("tiny_vit", 2, kind, PHOTO_SIZE)
-    photo = write_photo(tmp_path / "photos" / "a.png")
-    inferencer = TorchInferencer(path) if kind == "torch" else OpenVINOInferencer(path, "CPU", FULL_PRECISION)
-    theirs = inferencer.predict(photo)
-    ours = Engine(default_root_dir=tmp_path).predict(build("tiny_vit", 2), data_path=photo)[0]
-    for name in ("pred_score", "anomaly_map"):
-        torch.testing.assert_close(torch.as_tensor(getattr(theirs, name)), getattr(ours, name), rtol=0, atol=1e-4)
-    assert torch.as_tensor(theirs.pred_label).tolist() == ours.pred_label.tolist()
-    assert (torch.as_tensor(theirs.pred_mask) != ours.pred_mask).float().mean() < 1e-3  # as in assert_same_verdicts
+    assert_inferencer_agrees(build("tiny_vit", 2), kind, path, tmp_path)
 
 
 def weights_of(model: AprilGAN) -> int:
@@ -278,7 +242,8 @@ class TestMetadata:
         assert (entries["references"], entries["adapters"], entries["reference_files"]) == (None, None, [])
 
 
-def test_command_exports_a_checkpoint(build, golden_arguments, tmp_path):
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_command_exports_a_checkpoint(build, golden_arguments, kind, tmp_path):
     model, engine = build("tiny_vit", 2), Engine(default_root_dir=tmp_path)
     photo = write_photo(tmp_path / "photos" / "a.png")
     engine.predict(model, data_path=photo)
@@ -290,12 +255,13 @@ def test_command_exports_a_checkpoint(build, golden_arguments, tmp_path):
             "--model=anomalib_aprilgan.AprilGAN",
             *options,
             f"--ckpt_path={tmp_path / 'model.ckpt'}",
-            "--export_type=onnx",
+            f"--export_type={kind}",
             f"--export_root={tmp_path}",
         ]
     )
     images = photographs(1, PHOTO_SIZE)
-    assert_same_verdicts(model, run_onnx(tmp_path / "weights" / "onnx" / "model.onnx", images), images)
+    file, run = RUNTIMES[kind]
+    assert_same_verdicts(model, run(tmp_path / file, images), images)
 
 
 @pytest.fixture(scope="module")
