@@ -15,13 +15,13 @@ import torch
 from anomalib.models import WinClip
 from anomalib.models.image.winclip import torch_model
 from anomalib.pre_processing import PreProcessor
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
 from torch import nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_aprilgan.components.clip_source import CLIPSource
 from anomalib_aprilgan.data.references import draw_references, list_candidates, load_references
-from anomalib_aprilgan.detection.pre_processor import CLIP_MEAN, CLIP_STD
 from anomalib_aprilgan.doctor import judge_winclip
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class BenchmarkWinClip(WinClip):
             super().__init__(**arguments, scales=tuple(scales), **parts)
         else:
             resize = Resize((image_size, image_size), antialias=True, interpolation=InterpolationMode.BICUBIC)
-            normalize = Normalize(mean=CLIP_MEAN, std=CLIP_STD)
+            normalize = Normalize(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
             pre_processor = PreProcessor(Compose([resize, normalize]))
             with _put_in_place(build_clip(backbone, pretrained, image_size)):
                 super().__init__(**arguments, scales=tuple(scales), pre_processor=pre_processor, **parts)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from open_clip import SimpleTokenizer
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, SimpleTokenizer
 from open_clip.model import CLIP
 from safetensors.torch import save
 from torch import nn
@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
 HEADS = (2, 4, 5)  # blocks that are taught through a linear map of their own; the last one has CLIP's
 IMAGES_AT_ONCE = 16  # from 128 px on, more need arrays so large that the C library takes fresh memory each time
 SCALE = 100.0  # of the logits from 40 % of the steps on; CLIP's own ends at 100, too
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+STATISTICS = (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)  # what the pre-processor of the detectors normalises by
 
 
 def json_config() -> str:
@@ -132,7 +132,7 @@ class SmallCLIP(LightningModule):
                 (N, K, E) each, CLIP's last.
         """
         visual: Any = self.clip.visual
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in STATISTICS)
         patches = visual.conv1((images / 255 - mean) / std).flatten(2).transpose(1, 2)  # (N, T, W)
         positions = resize_grid(visual.positional_embedding, images.shape[-1] // PATCH_SIZE)  # (1 + T, W)
         class_token = (visual.class_embedding + positions[0]).expand(len(images), 1, -1)  # (N, 1, W)

@@ -6,13 +6,10 @@
 from typing import Any
 
 from anomalib.pre_processing import PreProcessor
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torchvision.transforms.v2 import Compose, Normalize
 
 from anomalib_aprilgan.data.pillow_resize import PillowResize
-
-# Mean and standard deviation of CLIP's training images (open_clip/constants.py).
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class CLIPPreProcessor(PreProcessor):
@@ -33,7 +30,7 @@ class CLIPPreProcessor(PreProcessor):
 
     def _configure(self, image_size: int) -> None:
         self.image_size = image_size
-        self.transform = Compose([PillowResize(image_size), Normalize(mean=CLIP_MEAN, std=CLIP_STD)])
+        self.transform = Compose([PillowResize(image_size), Normalize(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)])
         # Anomalib would switch antialiasing off here, and ``model(images)`` differ from ``Engine.predict``.
         self.export_transform = self.transform
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch.nn import functional
 from torchvision.tv_tensors import Mask
@@ -21,7 +22,7 @@ from anomalib_aprilgan.components.clip_tower import patch_tokens
 from anomalib_aprilgan.components.prompts import PromptEnsemble
 from anomalib_aprilgan.components.text_encoder import TextEncoder, encode_states
 from anomalib_aprilgan.data.image_files import read_squashed
-from anomalib_aprilgan.detection.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 TOLERANCE = 1e-5
 MODELS = ("tiny_vit", "tiny_vit_quickgelu", "tiny_rn")
@@ -225,8 +226,8 @@ def test_preprocessed_images_are_those_of_the_authors(golden_arrays, tmp_path, i
 
 def test_normalisation_is_that_of_the_authors(golden_arrays):
     arrays = golden_arrays("preprocess")
-    assert tuple(arrays["mean"]) == CLIP_MEAN
-    assert tuple(arrays["std"]) == CLIP_STD
+    assert tuple(arrays["mean"]) == OPENAI_DATASET_MEAN
+    assert tuple(arrays["std"]) == OPENAI_DATASET_STD
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -260,4 +261,4 @@ def preprocess(arrays: dict[str, np.ndarray], index: int, folder: Path) -> torch
 
 def in_grey_levels(normalised: torch.Tensor) -> torch.Tensor:
     """Differences of normalised images, counted in steps of 8-bit images."""
-    return normalised * torch.tensor(CLIP_STD)[:, None, None] * 255
+    return normalised * torch.tensor(OPENAI_DATASET_STD)[:, None, None] * 255

@@ -21,6 +21,7 @@ from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities import move_data_to_device
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import nn
 
@@ -40,7 +41,7 @@ from anomalib_aprilgan.data.auxiliary_dataset import (
 from anomalib_aprilgan.data.auxiliary_sources import build_sources, list_annotated
 from anomalib_aprilgan.data.image_files import UnreadableImageError
 from anomalib_aprilgan.data.pillow_resize import resize_image, resize_mask
-from anomalib_aprilgan.detection.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
 DATAMODULES = sorted(
     name
@@ -799,7 +800,8 @@ class TestEngine:
         assert all(batch.class_name == ["cable"] * 4 for batch in model.seen["validate"] + model.seen["test"])
         assert (len(model.seen["test"]), len(model.seen["validate"])) == (1, 3)  # one of them is the sanity check
         batch = model.seen["validate"][-1]
-        expected = ((201 / 255) - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)  # normalised by the model
+        mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
+        expected = (201 / 255 - mean) / std  # normalised by the model
         torch.testing.assert_close(batch.image[2, :, 0, 0].as_subclass(torch.Tensor), expected)
         assert batch.gt_mask[0].int().tolist() == [[1, 1, 0, 0]] * 4
         assert model.weight != 0

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torchvision.tv_tensors import Mask
 
-from anomalib_aprilgan.detection.pre_processor import CLIP_MEAN, CLIP_STD, CLIPPreProcessor
+from anomalib_aprilgan.detection.pre_processor import CLIPPreProcessor
 
-MEAN, STD = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+MEAN, STD = (torch.tensor(values)[:, None, None] for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
 
 
 @pytest.mark.parametrize("shape", [(56, 56), (20, 100), (300, 40)])
