@@ -117,10 +117,14 @@ def train_clip(folder: Path, stages: tuple[Stage, Stage], pairs: int, seed: int,
 
     Raises:
         RuntimeError: If torch has no optimiser Muon, before anything is drawn.
+        ValueError: If the processes cannot share a batch evenly, as early.
     """
     if not hasattr(torch.optim, "Muon"):
         msg = f"torch {torch.__version__} has no optimiser Muon, which this training needs. Install torch 2.9 or later."
         raise RuntimeError(msg)
+    if processes < 1 or (pairs % processes and not torch.cuda.is_available()):
+        msg = f"processes={processes} cannot share pairs={pairs} evenly. Give a number that divides {pairs}."
+        raise ValueError(msg)
     seed_everything(seed)
     models = [SmallCLIP(spoken_names(), len(stage.looks()), stage.learning_rate, stage.first_scale) for stage in stages]
     for number, (model, stage) in enumerate(zip(models, stages, strict=True)):

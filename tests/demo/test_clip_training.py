@@ -93,6 +93,14 @@ def test_a_torch_without_muon_is_told_before_anything_is_drawn(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("processes", [0, 3, 99])
+def test_processes_that_cannot_share_a_batch_are_refused_before_anything_is_drawn(processes, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=rf"processes={processes} cannot share pairs=.* evenly\. Give a number that"):
+        train_clip(tmp_path, **{**SMALL, "processes": processes})
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_are_drawn_at_the_largest_size_of_their_stage(whole):
     sizes = {np.load(file, mmap_mode="r").shape[2:4] for file in (whole / "pictures").glob("*pairs8-*[0-9].npy")}
     assert sizes == {(32, 32), (40, 40)}
