@@ -51,7 +51,8 @@ def render(category: str, line: int = 0, part: int = 0, defect: str | None = Non
         Rendered: The picture, and the mask of the defect.
 
     Raises:
-        ValueError: If category or defect is unknown, the category cannot have it, or size is below 16.
+        ValueError: If category or defect is unknown, the category cannot have it, line or part is negative, or size is
+            below 16.
 
     Example:
         >>> good, bad = render("coin", part=3), render("coin", part=3, defect="scratch")
@@ -62,6 +63,9 @@ def render(category: str, line: int = 0, part: int = 0, defect: str | None = Non
     known = defects_of(category)
     if defect is not None and defect not in known:
         msg = f"defect={defect!r} must be None or one of {', '.join(known)}, which {category} can have."
+        raise ValueError(msg)
+    if line < 0 or part < 0:
+        msg = f"line={line} and part={part} must be 0 or more: they number product lines and their parts."
         raise ValueError(msg)
     if size < SMALLEST:
         msg = f"size={size} must be at least {SMALLEST} pixels; 224 is the default."

@@ -211,6 +211,8 @@ def test_objects_lie_on_a_background_and_textures_fill_the_picture():
     [
         ({"category": "cheese"}, "category='cheese' is unknown. Choose one of grid"),
         ({"category": "coin", "defect": "rust"}, "defect='rust' must be None or one of scratch"),
+        ({"category": "coin", "line": -1}, "line=-1 and part=0 must be 0 or more"),
+        ({"category": "coin", "part": -2}, "line=0 and part=-2 must be 0 or more"),
         ({"category": "coin", "size": 8}, "size=8 must be at least 16 pixels; 224 is"),
     ],
 )
