@@ -38,7 +38,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomalib_aprilgan.anomaly_clip import AnomalyCLIP
 from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.components.embedded import AUTO
-from anomalib_aprilgan.data.photographs import PhotographSet
+from anomalib_aprilgan.data.photographs import PhotographSet, open_set
 from anomalib_aprilgan.data.references import draw_references, list_normal_training_images
 
 from . import efficientnet_lite0
@@ -56,7 +56,6 @@ ORIGINS = {
     "textile_local": "simulated images, not photographs (conformal-clip-data, MIT), with small flaws",
     "textile_global": "simulated images, not photographs (conformal-clip-data, MIT), with a changed weave",
 }
-FOLDERS: dict[str, Any] = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/defect"}
 PATCHCORE_NOTE = (
     f"Patchcore: {efficientnet_lite0.BACKBONE} with ImageNet weights, "
     f"{' and '.join(efficientnet_lite0.PATCHCORE_BLOCKS)}, whole images at 256 px, "
@@ -113,23 +112,26 @@ def report_photographs(
         output: File that receives the report, row by row as they come.
 
     Raises:
-        ValueError: If ``rest`` is asked for and ``part`` leaves nothing.
+        ValueError: If ``part`` is no share, ``rest`` is asked for and it leaves nothing, or ``seeds`` is below 1.
     """
-    if rest and part >= 1:
+    if not 0 < part <= 1:
+        msg = f"part={part} must be above 0 and at most 1: a share of the test images."
+        raise ValueError(msg)
+    if rest and part == 1:
         msg = f"rest=True judges what part={part} leaves out, which is nothing. Give a smaller part: --part 0.5."
         raise ValueError(msg)
-    arguments: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
-    parts: dict[str, dict[str, Any]]
-    parts = {
-        "AprilGAN": {"layers": layers, "adapters": adapters, "tiles": tiles},
-        "AnomalyCLIP": {"prompt_weights": prompt_weights},
+    if seeds < 1:
+        msg = f"seeds={seeds} must be at least 1: each draws references of its own."
+        raise ValueError(msg)
+    clip: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
+    arguments: dict[str, dict[str, Any]] = {
+        "AprilGAN": {**clip, "layers": layers, "adapters": adapters, "tiles": tiles},
+        "AnomalyCLIP": {**clip, "prompt_weights": prompt_weights},
+        "Patchcore": {},
     }
-    built, notes = _methods({name: {**arguments, **parts.get(name, {})} for name in methods})
-    report = ""
-    if part < 1:
-        drawn = f"{part:.0%} of each class, drawn at random"
-        notes.insert(0, f"Only a part of the test images was judged: {f'what {drawn}, leave' if rest else drawn}.")
+    built, notes = _methods({name: arguments[name] for name in methods})
     opened = partial(open_folder, part=part, rest=rest)
+    report, notes = "", [*_note_of_part(part, rest), *notes]
     introduction = _introduction(root, sets, opened, notes)
     for line in chain([introduction], _measure_rows(root, sets, opened, built, shots, seeds)):
         logger.info(line)
@@ -157,6 +159,13 @@ def _methods(arguments: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Mode
             methods[name] = partial(build, wanted)
             notes.append(f"{name}: {', '.join(given)}; all else as the backbone has it.")
     return methods, notes
+
+
+def _note_of_part(part: float, rest: bool) -> list[str]:
+    if part == 1:
+        return []
+    drawn = f"{part:.0%} of each class, drawn at random"
+    return [f"Only a part of the test images was judged: {f'what {drawn}, leave' if rest else drawn}."]
 
 
 def _introduction(root: Path, sets: Sequence[str], opened: Callable[..., Folder], notes: Sequence[str]) -> str:
@@ -215,10 +224,7 @@ def _run(model: AnomalibModule, datamodule: Folder) -> list[float]:
 
 def open_folder(folder: Path, k_shot: int, seed: int, part: float, rest: bool = False) -> Folder:
     """A set with part of its test images, or the rest of them, and with k training images; all of them with k = 0."""
-    if missing := [folder / kind for kind in FOLDERS.values() if not (folder / kind).is_dir()]:
-        msg = f"{missing[0]} is missing. Write it with: python -m anomalib_aprilgan.data.photographs {folder.parent}"
-        raise FileNotFoundError(msg)
-    datamodule = Folder(folder.name, root=folder, val_split_mode="none", num_workers=0, **FOLDERS)
+    datamodule = open_set(folder)
     datamodule.setup(TrainerFn.FITTING)  # any trainer's stage: without one, a trainer would set it up anew
     if k_shot:
         references = draw_references(list_normal_training_images(datamodule), k_shot, seed)

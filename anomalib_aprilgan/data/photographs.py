@@ -35,11 +35,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from anomalib.data import Folder
 
 logger = logging.getLogger(__name__)
+
+# Of every set, by Folder's names.
+LAYOUT: dict[str, Any] = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/defect"}
 
 PhotographSet: TypeAlias = Literal["solar_cells", "textile_local", "textile_global"]
 TextileDefect: TypeAlias = Literal["local", "global"]
@@ -130,15 +133,22 @@ def textile(defect: TextileDefect, root: str | Path = "datasets") -> Folder:
     folder = Path(root) / f"textile_{defect}"
     if not folder.is_dir():  # it appears whole or not at all
         write_textile(root, defect)
-    return Folder(
-        folder.name,
-        root=folder,
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        abnormal_dir="test/defect",
-        val_split_mode="none",
-        num_workers=0,
-    )
+    return open_set(folder)
+
+
+def open_set(folder: Path) -> Folder:
+    """Datamodule of a written set, without validation images.
+
+    Args:
+        folder: The set's folder.
+
+    Raises:
+        FileNotFoundError: If a folder of images is missing.
+    """
+    if missing := [folder / kind for kind in LAYOUT.values() if not (folder / kind).is_dir()]:
+        msg = f"{missing[0]} is missing. Write it with: python -m anomalib_aprilgan.data.photographs {folder.parent}"
+        raise FileNotFoundError(msg)
+    return Folder(folder.name, root=folder, val_split_mode="none", num_workers=0, **LAYOUT)
 
 
 def _import_or_explain(module: str, distribution: str) -> ModuleType:
@@ -159,8 +169,8 @@ def _plan(normals: Sequence[Path], defects: Sequence[Path], seed: int) -> dict[s
     # Unlike `random`, a hash of the name gives the same order on every version of Python.
     shuffled = sorted(normals, key=lambda image: hashlib.sha256(f"{seed}/{image.name}".encode()).digest())
     half = len(shuffled) // 2
-    folders = {"train/good": shuffled[:half], "test/good": shuffled[half:], "test/defect": defects}
-    return {f"{folder}/{image.name}": image for folder, images in folders.items() for image in images}
+    images = {"normal_dir": shuffled[:half], "normal_test_dir": shuffled[half:], "abnormal_dir": defects}
+    return {f"{LAYOUT[kind]}/{image.name}": image for kind, found in images.items() for image in found}
 
 
 def _write_set(destination: Path, plan: Mapping[str, Path]) -> Path:

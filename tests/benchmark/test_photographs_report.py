@@ -183,6 +183,13 @@ class TestReport:
         with pytest.raises(ValueError, match=r"part=1\.0 leaves out, which is nothing\. Give a smaller part"):
             photographs.report_photographs(root, rest=True)
 
+    @pytest.mark.parametrize(
+        ("bad", "told"), [({"part": 0.0}, r"part=0\.0 must be above 0"), ({"seeds": 0}, "seeds=0 must be at least 1")]
+    )
+    def test_bad_numbers_are_refused(self, root, bad, told):
+        with pytest.raises(ValueError, match=told):
+            photographs.report_photographs(root, **bad)
+
     def test_anomalyclip_stands_beside_it_zero_shot(self, root, capsys):
         small = ["--backbone", "aprilgan-tiny", "--sets", "[solar_cells]", "--shots", "[0, 1]", "--seeds", "1"]
         main([str(root), *small, "--methods", "[AprilGAN, AnomalyCLIP]"])
