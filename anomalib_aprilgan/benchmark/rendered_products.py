@@ -28,7 +28,7 @@ from anomalib_aprilgan.anomaly_clip import AnomalyCLIP
 from anomalib_aprilgan.april_gan import AprilGAN
 from anomalib_aprilgan.components.embedded import AUTO, BACKBONE
 from anomalib_aprilgan.demo import RenderedProducts
-from anomalib_aprilgan.demo.categories import HELD_OUT
+from anomalib_aprilgan.demo.categories import HELD_OUT, check_category
 
 from .console import print_report
 
@@ -62,12 +62,23 @@ def report_rendered_products(
         shots: Numbers of references; 0 is zero-shot. AnomalyCLIP is zero-shot always.
         seeds: Product lines of each category.
         root: Folder for the pictures.
+
+    Raises:
+        ValueError: If a category is unknown, or there is nothing to measure; before anything is measured.
     """
     builders: dict[str, Callable[[int], AnomalibModule]] = {
         "AprilGAN": lambda k: AprilGAN(k_shot=k, backbone=backbone, adapters=adapters, visualizer=False),
         "AnomalyCLIP": lambda _: AnomalyCLIP(backbone, prompt_weights=prompt_weights, visualizer=False),
     }
     columns = [(name, k) for name, k in product(methods, shots) if k == 0 or name != "AnomalyCLIP"]
+    if seeds < 1 or not categories or not columns:
+        msg = (
+            f"seeds={seeds}, categories={list(categories)}, methods={list(methods)} and shots={list(shots)} leave "
+            "nothing to measure. Give at least one of each, and AnomalyCLIP the shot 0."
+        )
+        raise ValueError(msg)
+    for category in categories:
+        check_category(category)
     heads = [f"{name}, {metric}, k={k}" for name, k in columns for metric in METRICS]
     lines = [f"| category | {' | '.join(heads)} |", f"| --- |{' --- |' * len(heads)}"]
     found: list[list[list[float]]] = []  # by category, line and column

@@ -78,6 +78,18 @@ class TestReport:
         same = "+0.100 (+0.100 to +0.100)"
         assert difference == (f"AnomalyCLIP less AprilGAN, k=0: image AUROC {same}, pixel AUROC {same}, AUPRO {same}.")
 
+    @pytest.mark.parametrize(
+        "nothing", [{"seeds": 0}, {"categories": []}, {"shots": []}, {"methods": ["AnomalyCLIP"], "shots": [4]}]
+    )
+    def test_nothing_to_measure_is_refused(self, nothing):
+        with pytest.raises(ValueError, match=r"seeds=.* leave nothing to measure\. Give at least one of each"):
+            report_rendered_products(**nothing)
+
+    def test_unknown_categories_are_refused_before_anything_is_measured(self, monkeypatch):
+        monkeypatch.delattr(report, "measure")
+        with pytest.raises(ValueError, match=r"category='coim' is unknown\. Choose one of grid"):
+            report_rendered_products(categories=["nut", "coim"])
+
 
 @pytest.mark.parametrize("kind", [AprilGAN, AnomalyCLIP])
 def test_measured_are_raw_verdicts_of_a_product_line(kind, monkeypatch, tmp_path):
