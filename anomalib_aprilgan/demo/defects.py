@@ -4,7 +4,8 @@
 """Defects of rendered products: one function a kind, all with the same signature, each with its exact mask.
 
 A defect is drawn into the product before background, lighting, focus and noise, in product coordinates, about a place
-that lies on the product, or all over. Its mask are the pixels that it covers at least half.
+that lies on the product, or all over. Its mask are the pixels that it covers at least half; that of a deformation,
+which has no edge, is where it shows, and a pixel around.
 """
 
 from collections.abc import Callable

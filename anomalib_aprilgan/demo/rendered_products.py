@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class RenderedProducts(AnomalibDataModule):
-    """Good and defective parts of one rendered product line, with exact masks.
+    """Good and defective parts of one rendered product line, with exact masks (deformations': a pixel wider).
 
     Pictures are written once, before their first use, about ten milliseconds each; the folder has the layout of MVTec
     AD, so that ``MVTecAD(root=datamodule.folder.parent, category=...)`` reads it, too.

@@ -1,6 +1,8 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from anomalib_aprilgan.demo.cloth import fibrous
 from anomalib_aprilgan.demo.defects import DEFECTS, Damage, stain
 from anomalib_aprilgan.demo.drawing import Product, fill, look
 from anomalib_aprilgan.demo.objects import OBJECTS
-from anomalib_aprilgan.demo.rendering import RENDERER, SMALLEST_DEFECT, render
+from anomalib_aprilgan.demo.rendering import RENDERER, SMALLEST_DEFECT, Rendered, render
 
 # Parts 0, 1, ... of line 2, none of them with letters: category, defect, means of 4 x 4 areas, means of red, green and
 # blue, and the mean step from pixel to pixel.
@@ -56,24 +58,21 @@ def test_split_is_public_fixed_and_never_mixed():
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_product_line_keeps_its_design_from_part_to_part(category):
-    first, again, second = (
-        render(category, 1, 0, size=64),
-        render(category, 1, 0, size=64),
-        render(category, 1, 1, size=64),
-    )
-    other_lines = [render(category, line, 0, size=64) for line in (2, 3, 4, 5)]
-    assert first.image.shape == (64, 64, 3)
-    assert first.image.dtype == np.uint8
-    assert not first.mask.any()
-    np.testing.assert_array_equal(first.image, again.image)
-    assert difference(first.image, second.image).any()
+    parts = [render(category, 1, part, size=64) for part in range(6)]
+    lines = [parts[0], *(render(category, line, 0, size=64) for line in range(2, 12))]
+    assert parts[0].image.shape == (64, 64, 3)
+    assert parts[0].image.dtype == np.uint8
+    assert not parts[0].mask.any()
+    np.testing.assert_array_equal(parts[0].image, render(category, 1, 0, size=64).image)
+    assert difference(parts[0].image, parts[1].image).any()
 
-    def palette(image: np.ndarray) -> np.ndarray:
-        return image.reshape(-1, 3).mean(0)
+    def distances(shots: list[Rendered]) -> list[float]:
+        """Between the mean colours of each two pictures."""
+        means = [shot.image.mean((0, 1)) for shot in shots]
+        return [np.abs(one - other).max() for one, other in combinations(means, 2)]
 
-    within = np.abs(palette(first.image) - palette(second.image)).max()
-    between = [np.abs(palette(first.image) - palette(other.image)).max() for other in other_lines]
-    assert within < max(between)
+    # With colours drawn anew for each part these two would be equal, but for chance.
+    assert np.mean(distances(parts)) < 0.6 * np.mean(distances(lines))
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -86,7 +85,8 @@ def test_every_defect_shows_on_every_product_and_only_under_its_mask(category, d
     near = widened(bad.mask, 5)
     assert changed[~near].max(initial=0) <= 60
     assert (changed[~near] > 12).mean() < 0.02
-    assert changed[bad.mask].mean() > changed[~near].mean() + 2
+    # Dark cells are worn down to what is as dark.
+    assert (changed[bad.mask] > 2).mean() > (0.4 if (category, defect) == ("solar_cell", "missing") else 0.7)
 
 
 def contrast(image: np.ndarray, mask: np.ndarray) -> float:
