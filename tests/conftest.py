@@ -34,6 +34,26 @@ SILENT = str(Path(__file__).parent / "no_telemetry")
 sys.path.insert(0, SILENT)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SILENT, os.environ.get("PYTHONPATH"))))
 
+# Of Python's audit events: look-ups of names, and what goes to an address; those of local sockets are no tuples.
+LOOK_UPS = {"socket.getaddrinfo", "socket.gethostbyname"}
+TO_AN_ADDRESS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
+HERE = {"localhost", "127.0.0.1", "::1", "", None}
+
+
+def _stay_here(event: str, arguments: tuple) -> None:
+    """Fail a test that asks for another machine; servers that tests start are on this one."""
+    if event in LOOK_UPS:
+        host = arguments[0]
+    elif event in TO_AN_ADDRESS and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    if host not in HERE:
+        pytest.fail(f"A test tried the network: {event} of {host!r}.")
+
+
+sys.addaudithook(_stay_here)
+
 GOLDEN = Path(__file__).parent / "golden"
 # Settings under which the golden arrays were made; ``image_size`` and the layers lie in the arrays, too.
 GOLDEN_SIZES = {"tiny_vit": 70, "tiny_vit_quickgelu": 70, "tiny_rn": 64}

@@ -1,9 +1,10 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The watch that ``.ci/run`` and the tests of the host keep over their processes."""
+"""The watch that ``.ci/run`` and the tests of the host keep over their processes, and all tests over their own."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +40,16 @@ def test_a_try_ends_the_process_though_it_would_do_without(attempt):
 def test_sockets_within_the_machine_are_no_network():
     code = "import socket; socket.socketpair(); socket.socket(socket.AF_UNIX).connect_ex('/nowhere')"
     subprocess.run([sys.executable, "-c", code], env=WATCHED, check=True)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "told"),
+    [
+        (lambda: socket.getaddrinfo("hub.invalid", 443), r"socket\.getaddrinfo of 'hub\.invalid'"),
+        (lambda: socket.create_connection(("192.0.2.1", 9), 0.01), r"socket\.getaddrinfo of '192\.0\.2\.1'"),
+        (lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b"", ("192.0.2.1", 9)), r"socket\.sendto of"),
+    ],
+)
+def test_no_test_may_ask_another_machine(attempt, told):
+    with pytest.raises(pytest.fail.Exception, match=f"A test tried the network: {told}"):
+        attempt()
