@@ -67,15 +67,16 @@ def find_versions() -> Iterator[Finding]:
     yield Finding(ok=True, subject="Python", detail=f"{platform.python_version()}, {sys.executable}")
     names = (PACKAGE, "anomalib", "torch", "torchvision", "lightning", "open_clip_torch", "huggingface_hub")
     for name in names:
-        if found := _version(name):
+        if found := version_of(name):
             yield Finding(ok=True, subject=name, detail=found)
         else:
             remedy = f"Install it into this environment: python -m pip install {name}."
             yield Finding(ok=False, subject=name, detail="not installed", remedy=remedy)
-    yield from judge_winclip(_version("open_clip_torch"))
+    yield from judge_winclip(version_of("open_clip_torch"))
 
 
-def _version(distribution: str) -> str:
+def version_of(distribution: str) -> str:
+    """Version of an installed distribution; empty if it is missing, as in a checkout that is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -7,11 +7,12 @@ import os
 import platform
 import re
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from anomalib_aprilgan.doctor import version_of
 
 CPU_INFO = Path("/proc/cpuinfo")
 DISTRIBUTIONS = ("anomalib-aprilgan", "anomalib", "torch", "open_clip_torch")
@@ -44,11 +45,4 @@ def processor_name() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the distributions that figures depend on."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in DISTRIBUTIONS}}
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:  # a checkout that is not installed
-        return ""
+    return {"python": platform.python_version(), **{name: version_of(name) for name in DISTRIBUTIONS}}

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from anomalib_aprilgan import doctor
 from anomalib_aprilgan.benchmark import machine
 
 
@@ -26,7 +27,7 @@ def test_versions_are_those_installed(monkeypatch):
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(machine, "version", version_there)
+    monkeypatch.setattr(doctor, "version", version_there)
     assert machine.versions() == {
         "python": platform.python_version(),
         "anomalib-aprilgan": "",  # a checkout
