@@ -3,13 +3,13 @@
 
 """How long a model takes for an image, alone and in company."""
 
-import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+
+from .turns import timed
 
 BATCH_SIZES = (1, 8)
 WARM_UP = 1
@@ -36,22 +36,15 @@ def measure_latency(model: nn.Module, images: torch.Tensor, batch_size: int, sec
     device = next(model.parameters(), torch.empty(0)).device
     index = torch.arange(batch_size) % len(images)
     batch = images[index].to(device)
+    timer = timed(lambda: model(batch), str(device))
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for _ in range(WARM_UP):
-            _seconds(model, batch)
+            timer()
         passes: list[float] = []
         while len(passes) < MIN_REPEATS or (sum(passes) < seconds and len(passes) < MAX_REPEATS):
-            passes.append(_seconds(model, batch))
+            passes.append(timer())
     model.train(was_training)
     milliseconds = 1000 * np.array(passes) / batch_size
     return Latency(float(np.median(milliseconds)), float(np.percentile(milliseconds, 95)))
-
-
-def _seconds(work: Callable[[torch.Tensor], object], batch: torch.Tensor) -> float:
-    start = time.perf_counter()
-    work(batch)
-    if batch.device.type != "cpu":
-        torch.accelerator.synchronize(batch.device)
-    return time.perf_counter() - start

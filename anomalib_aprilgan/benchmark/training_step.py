@@ -8,13 +8,14 @@
 
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from anomalib_aprilgan.april_gan import AprilGANAdapters
 from anomalib_aprilgan.data.auxiliary_batch import AuxiliaryBatch
+
+from .turns import take_turns, timed
 
 
 def time_training_step(
@@ -49,18 +50,12 @@ def time_training_step(
         model.training_step(batch, 0).backward()
         optimizer.step()
 
-    turns = [(_seconds(lambda: model.model.clip(batch.image)), _seconds(step)) for _ in range(repeats + 1)][1:]
-    ratios = [whole / forward for forward, whole in turns]
+    turns = take_turns(timed(lambda: model.model.clip(batch.image)), {"step": timed(step)}, repeats)["step"]
+    ratios = [turn.own / turn.yardstick for turn in turns]
     return (
         f"{backbone} at {image_size} px, batch {batch_size}, {torch.get_num_threads()} thread(s): a step takes "
         f"{statistics.median(ratios):.2f} x the tower's forward pass ({min(ratios):.2f} to {max(ratios):.2f})."
     )
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

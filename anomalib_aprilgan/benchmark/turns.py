@@ -38,8 +38,8 @@ class Ratio(NamedTuple):
 
 def now(device: str) -> float:
     """Seconds of a clock, once a device has done what was asked of it."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    if not device.startswith("cpu"):
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_aprilgan.benchmark import latency
+from anomalib_aprilgan.benchmark import turns
 from anomalib_aprilgan.benchmark.latency import measure_latency
 from anomalib_aprilgan.benchmark.peak_memory import CLEAR_PEAK, peak_host_memory, reset_peaks
 
@@ -37,7 +37,7 @@ class Clock(nn.Module):
 @pytest.fixture
 def clock(monkeypatch):
     model = Clock()
-    monkeypatch.setattr(latency, "time", model)
+    monkeypatch.setattr(turns, "time", model)
     return model
 
 
