@@ -15,6 +15,7 @@
 - ``ratio_references_K``: set-up of K references over as many images in the tower.
 """
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -112,7 +113,7 @@ def measure_verdicts(
     pairs = take_turns(yardstick, timers, repeats)
     ratios = {name: ratio_of(of_work) for name, of_work in pairs.items()}
     tower_seconds = [pair.yardstick for of_work in pairs.values() for pair in of_work]
-    results: Results = {"tower_seconds": torch.tensor(tower_seconds).median().item()}
+    results: Results = {"tower_seconds": statistics.median(tower_seconds)}
     results |= {f"ratio_{name}": ratio.median for name, ratio in ratios.items()}
     results["spread"] = {name: [ratio.low, ratio.high] for name, ratio in ratios.items()}
     compared = IN_THE_TOWER & timers.keys()
@@ -153,7 +154,7 @@ def measure_references(settings: Settings, model: AprilGANModel, yardstick: Time
     for shots in REFERENCES:
         setup = timed(partial(model.setup, reference_images=images[:shots]), settings.device)
         pairs = take_turns(yardstick, {"setup": setup}, min(repeats, REFERENCE_TURNS))["setup"]
-        results[f"references_{shots}_seconds"] = torch.tensor([pair.own for pair in pairs]).median().item()
+        results[f"references_{shots}_seconds"] = statistics.median(pair.own for pair in pairs)
         an_image = settings.batch_size / shots
         ratio = ratio_of(pairs)
         results[f"ratio_references_{shots}"] = ratio.median * an_image

@@ -9,12 +9,14 @@ changes less than the clock's.
 """
 
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from anomalib_aprilgan.host import SWITCH
 
+from .console import print_report
 from .turns import Timer, ratio_of, take_turns
 
 IMPORT = "import anomalib.models"
@@ -35,7 +37,7 @@ def report_start_up(repeats: int = 5) -> str:
     lines = []
     for name, words in STARTS.items():
         pairs = take_turns(_start(words, "0"), {"with": _start(words, "1")}, repeats)["with"]
-        seconds = sorted(pair.yardstick for pair in pairs)[len(pairs) // 2]
+        seconds = statistics.median(pair.yardstick for pair in pairs)
         ratio = ratio_of(pairs)
         lines.append(f"{name}: {seconds:.2f} s, with us x {ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})\n")
     return "".join(lines)
@@ -59,6 +61,4 @@ def processor_seconds(command: Sequence[str], environment: Mapping[str, str]) ->
 
 
 if __name__ == "__main__":
-    from jsonargparse import auto_cli
-
-    sys.stdout.write(auto_cli(report_start_up, as_positional=False))
+    print_report(report_start_up, None)

@@ -4,6 +4,7 @@
 """How long text set-up takes: encoded anew, as open_clip would do it, and from the cache on disk."""
 
 import os
+import statistics
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,7 +45,7 @@ def measure_text(source: CLIPSource, repeats: int) -> dict[str, Any]:
         text_features(filed, prompts, CLASS_NAME)
         warm = timed(lambda: text_features(replace(filed), prompts, CLASS_NAME))()
     return {
-        "text_cold_seconds": torch.tensor([pair.yardstick for pair in pairs]).median().item(),
+        "text_cold_seconds": statistics.median(pair.yardstick for pair in pairs),
         "speedup_text_cold": speedup.median,
         "spread": {"speedup_text_cold": [speedup.low, speedup.high]},
         "text_warm_seconds": warm,
