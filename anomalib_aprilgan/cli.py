@@ -166,7 +166,7 @@ def predict(
     except (OSError, ValueError, ModuleNotFoundError, MisconfigurationException) as error:  # rows that are written stay
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except RuntimeError:  # of torch: memory that runs out, or worse; status 1 would say that all but some is done
+    except Exception:  # memory that runs out, or worse; status 1 would say that all but some is done
         logging.getLogger(__name__).exception("It cannot go on; rows stay. If memory ran out, add --batch_size 1.")
         return 2
     without = [row for row in rows if row.error]

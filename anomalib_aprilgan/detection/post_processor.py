@@ -27,6 +27,7 @@ class ProbabilityPostProcessor(PostProcessor):
     - What reaches the fitted threshold counts as anomalous; the parent marks only what exceeds it: with saturated
       scores (many ones) no image would be anomalous.
     - The threshold of images lies in the middle of a gap between scores, not at its upper edge.
+    - A score or pixel that is no number counts as anomalous: somebody should look.
     - Without validation nothing is rescaled and labels are ``score > 0.5``.
     - An image threshold says nothing about maps (nor the reverse): neither replaces the other.
     """
@@ -78,6 +79,11 @@ class ProbabilityPostProcessor(PostProcessor):
         above = 0.5 + STEP + (0.5 - STEP) * (preds - threshold) / (1 - threshold).clamp(min=tiny)
         rescaled = torch.where(preds >= threshold, above, below).clamp(0, 1)
         return torch.where(torch.isnan(threshold), preds, rescaled)
+
+    @staticmethod
+    def _apply_threshold(preds: torch.Tensor | None, threshold: torch.Tensor) -> torch.Tensor | None:
+        """Labels; with NaN, a comparison is False, and here that of the good."""
+        return None if preds is None else ~(preds <= threshold)
 
 
 def _has_anomalies(metric: nn.Module) -> bool:

@@ -6,6 +6,7 @@
 import errno
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 # Of photos that nobody took, because machines that share a folder did not see the same in it at the start.
 UNJUDGED = "Not judged: another process did not see it. Start the same command again."
 LONG_NAME = "Not judged: its map needs a longer name than the photo, and the folder of maps cannot take it"
+NO_NUMBER = (
+    "Not judged: its score is {}. Half precision may overflow (try precision=fp32), or weights hold such values."
+)
 # Seconds between two looks at whether other processes are done.
 PATIENCE = 0.05
 # Seconds until torch has heard by a signal, too, that a reader is gone; what it raises then would replace our words.
@@ -93,6 +97,8 @@ class ResultWriter(Callback):
         if error:
             return Row(path, None, None, error=error, modified=modified)
         score = float(outputs.pred_score[index])
+        if not math.isfinite(score):
+            return Row(path, None, None, error=NO_NUMBER.format(score), modified=modified)
         label = None if outputs.pred_label is None else int(outputs.pred_label[index])  # of a post-processor
         if self.maps is None:
             return Row(path, score, label, modified=modified)

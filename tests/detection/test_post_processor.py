@@ -76,6 +76,10 @@ class TestVerdicts:
         assert labels == [score == 1 for score in normal] + [True, True]
         assert scores[-1] > 0.5
 
+    def test_what_is_no_number_is_anomalous(self):
+        assert judge(fitted(batch_of([0.25, 0.75], [0, 1])), [0.25, float("nan")])[1] == [False, True]
+        assert judge(ProbabilityPostProcessor(), [0.25, float("nan")])[1] == [False, True]
+
     def test_threshold_of_zero_makes_all_anomalous(self):
         scores, labels = judge(fitted(batch_of([0.0, 0.0, 0.0], [0, 1, 1])), [0.0, 0.3, 1.0])
         assert labels == [True, True, True]

@@ -472,6 +472,32 @@ def test_a_map_whose_name_would_be_too_long_is_told_and_not_fatal(build, folder,
     assert second.map == "short.png.npy"
 
 
+def test_a_score_that_is_no_number_is_no_verdict(build, folder, tmp_path, monkeypatch):
+    judge = AprilGAN.predict_step
+
+    def overflow(self, batch, *rest):
+        judged = judge(self, batch, *rest)
+        judged.pred_score[:] = float("nan")
+        return judged
+
+    monkeypatch.setattr(AprilGAN, "predict_step", overflow)
+    rows = [row for row in predict(build(), folder, tmp_path / "all.csv") if "cannot be" not in row.error]
+    assert {(row.score, row.label) for row in rows} == {(None, None)}
+    assert all("its score is nan. Half precision may overflow (try precision=fp32)" in row.error for row in rows)
+
+
+def test_an_error_that_nobody_foresaw_is_not_taken_for_photos_that_cannot_be_read(
+    tiny_arguments, folder, tmp_path, monkeypatch, caplog
+):
+    def fail(*_: object) -> None:
+        msg = "token"
+        raise KeyError(msg)
+
+    monkeypatch.setattr(AprilGAN, "predict_step", fail)
+    assert main(words(tiny_arguments, folder, tmp_path / "all.csv")) == 2
+    assert "KeyError: 'token'" in caplog.text
+
+
 def test_memory_that_runs_out_is_not_taken_for_photos_that_cannot_be_read(
     tiny_arguments, folder, tmp_path, monkeypatch, caplog
 ):
@@ -817,7 +843,10 @@ def test_two_processes_go_on_where_one_was_killed(start, build, tiny_arguments, 
     written = kill_at_work(start, arguments, output)
     processes = start_two(start, arguments, "--num_nodes=2")
     second = processes[1].wait_for_lines(tmp_path / "killed.csv.part-1", 1)
-    assert not set(second.splitlines()) & set(written.splitlines())
+    first = processes[0].wait_for_lines(tmp_path / "killed.csv.part-0", len(written.splitlines()) + 1)
+    # Not what was done before the kill, nor what the other does: its next photo would else be the same.
+    paths, others = ({line.split(b",")[0] for line in lines.splitlines()} for lines in (second, first))
+    assert not paths & others
     assert [process.wait() for process in processes] == [0, 0], processes[0].told()
     assert_goes_on_to_the_same_table(build, many, output)
 
