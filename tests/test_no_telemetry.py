@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""OpenVINO and NNCF would tell Intel of each import; here they find nothing to tell it with."""
+"""OpenVINO would tell Intel of each import, NNCF of each compression; here they find nothing to tell it with."""
 
 import subprocess
 import sys

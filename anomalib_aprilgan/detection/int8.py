@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-aprilgan developers
 # SPDX-License-Identifier: Apache-2.0
 
-"""A detector in INT8: the image tower's blocks alone; pictures on their way in and cosines stay exact."""
+"""A detector in INT8: the image tower's blocks alone; pictures, adapters, projections and cosines stay exact."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NOT_CALCULATED = {"Constant", "Parameter", "Result"}
 # What ``functional.normalize`` becomes, before every comparison with text or references.
-NORM = "ReduceL2"
+NORM, PRODUCT = "ReduceL2", "MatMul"
 # How far outliers go from activations into weights. NNCF's 0.95 moved maps as far as quantised cosines did; none at all
 # moves them as far where single channels are 30 times the others, as they are in large CLIPs.
 SMOOTHING = 0.3
@@ -60,7 +60,8 @@ def calibration_image(
 def outside_tower(model: "Model") -> list[str]:
     """Names of the operations up to the first convolution, and of those from normalised features on.
 
-    An error in a cosine is multiplied by 100 in the verdict, and one in a pixel goes through all blocks.
+    Features are normalised where an adapter or CLIP's projection made them; these stay outside, too. An error in a
+    cosine is multiplied by 100 in the verdict, and one in a pixel goes through all blocks.
 
     Raises:
         ValueError: If the model has no convolution, or normalises nothing.
@@ -81,7 +82,24 @@ def outside_tower(model: "Model") -> list[str]:
     for each in operations:
         if each.get_type_name() == NORM or _sources(each) & behind:
             behind.add(each.get_friendly_name())
+        if each.get_type_name() == NORM:
+            before |= _projection(each)
     return [each.get_friendly_name() for each in operations if each.get_friendly_name() in before | behind]
+
+
+def _projection(operation: "Node") -> set[str]:
+    """Names of the products that make what an operation takes, and of all between; none behind a block's sums."""
+    sources = [value.get_node() for value in operation.input_values()]
+    calculated = [each for each in sources if each.get_type_name() not in NOT_CALCULATED]
+    if len(calculated) > 1 and operation.get_type_name() != "Concat":
+        return set()
+    names = set[str]()
+    for each in calculated:
+        is_product = each.get_type_name() == PRODUCT
+        further = set[str]() if is_product else _projection(each)
+        if is_product or further:
+            names |= {each.get_friendly_name(), *further}
+    return names
 
 
 def _sources(operation: "Node") -> set[str]:

@@ -264,6 +264,34 @@ def test_command_exports_a_checkpoint(build, golden_arguments, kind, tmp_path):
     assert_same_verdicts(model, run(tmp_path / file, images), images)
 
 
+def test_command_takes_options_of_compression(build, golden_arguments, calibration, tmp_path):
+    model, engine = build("tiny_vit", 0), Engine(default_root_dir=tmp_path)
+    engine.predict(model, data_path=write_photo(tmp_path / "photos" / "a.png"))
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    options = {f"--model.{name}={value}" for name, value in golden_arguments("tiny_vit").items()}
+    AnomalibCLI(
+        args=[
+            "export",
+            "--model=anomalib_aprilgan.AprilGAN",
+            *options,
+            f"--ckpt_path={tmp_path / 'model.ckpt'}",
+            "--export_type=openvino",
+            f"--export_root={tmp_path}",
+            "--input_size=[70,70]",
+            '--onnx_kwargs={"dynamic_axes": null}',
+            "--compression_type=INT8_PTQ",
+            "--data=Folder",
+            "--data.name=photos",
+            f"--data.root={calibration.root}",
+            "--data.normal_dir=good",
+            "--data.abnormal_dir=bad",
+        ]
+    )
+    exported = openvino.Core().read_model(tmp_path / RUNTIMES["openvino"][0])
+    assert exported.input(0).shape == [1, 3, 70, 70]
+    assert sum(each.get_type_name() == "FakeQuantize" for each in exported.get_ops()) > 20
+
+
 @pytest.fixture(scope="module")
 def calibration(tmp_path_factory) -> Folder:
     root = tmp_path_factory.mktemp("calibration")

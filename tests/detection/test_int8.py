@@ -33,8 +33,8 @@ def named(operation: openvino.Node, name: str) -> openvino.Node:
     return operation
 
 
-def small_graph(*, convolves: bool = True, normalises: bool = True) -> openvino.Model:
-    """A tower of a product and a second convolution, compared with a text."""
+def small_graph(*, convolves: bool = True, normalises: bool = True, projects: bool = True) -> openvino.Model:
+    """A tower of a product with a sum and a second convolution, brought into the space of a text and compared."""
     image = ops.parameter([1, 3, 4, 4], np.float32)
     features = named(ops.clamp(image, 0.0, 1.0), "clip")
     if convolves:
@@ -42,7 +42,10 @@ def small_graph(*, convolves: bool = True, normalises: bool = True) -> openvino.
             kernel = np.ones((3, 3, 1, 1), np.float32)
             features = named(ops.convolution(features, kernel, [1, 1], [0, 0], [0, 0], [1, 1]), name)
     tokens = named(ops.matmul(features, np.ones((4, 4), np.float32), transpose_a=False, transpose_b=False), "block")
-    verdict = tokens
+    tokens = verdict = named(ops.add(tokens, features), "sum")
+    if projects:
+        tokens = named(ops.matmul(tokens, np.ones((4, 4), np.float32), transpose_a=False, transpose_b=False), "adapter")
+        tokens = verdict = named(ops.add(tokens, np.ones(4, np.float32)), "bias")
     if normalises:
         length = named(ops.reduce_l2(tokens, np.array([3]), keep_dims=True), "length")
         unit = named(ops.divide(tokens, length), "unit")
@@ -51,7 +54,9 @@ def small_graph(*, convolves: bool = True, normalises: bool = True) -> openvino.
 
 
 def test_tower_lies_between_the_first_convolution_and_the_norms():
-    assert outside_tower(small_graph()) == ["clip", "conv1", "length", "unit", "cosine", "score"]
+    behind = ["length", "unit", "cosine", "score"]
+    assert outside_tower(small_graph()) == ["clip", "conv1", "adapter", "bias", *behind]
+    assert outside_tower(small_graph(projects=False)) == ["clip", "conv1", *behind]
 
 
 @pytest.mark.parametrize("missing", ["Convolution", "ReduceL2"])
