@@ -132,7 +132,7 @@ def predict(
     Args:
         data: Folder of photos, searched with its subfolders.
         model: AprilGAN, which is the default, or AnomalyCLIP, and arguments of it, such as --model.class_name bottle.
-        ckpt_path: A checkpoint of either, which knows its model and arguments.
+        ckpt_path: A checkpoint of AprilGAN or AnomalyCLIP, which knows its model and arguments.
         output: Table of a row a photo, .csv or .parquet: path, score, label, map, error, modified (seconds since 1970).
         maps: Folder for anomaly maps, as float32 arrays in NumPy's format; null writes none.
         batch_size: Photos a batch.

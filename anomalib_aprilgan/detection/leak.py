@@ -78,8 +78,8 @@ def warn_of_references(paths: Sequence[str], trainer: Trainer | None) -> None:
     """Tell of :func:`references_under_test`, if there are any."""
     if known := references_under_test(paths, trainer):
         logger.warning(
-            "%d of %d references are images under test, %s: they look normal to the model, whatever they show. Leave "
-            "few_shot_source out, to draw references from the training images, or name other images.",
+            "%d of %d references are images under test, %s: they look normal to the model, whatever they show. Judge "
+            "other images, or take other references: without few_shot_source they are drawn from training images.",
             len(known),
             len(paths),
             ", ".join(known[:5]) + (" and others" if known[5:] else ""),
