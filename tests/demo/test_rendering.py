@@ -85,6 +85,7 @@ def test_every_defect_shows_on_every_product_and_only_under_its_mask(category, d
     near = widened(bad.mask, 5)
     assert changed[~near].max(initial=0) <= 60
     assert (changed[~near] > 12).mean() < 0.02
+    assert changed[bad.mask].mean() > changed[~near].mean() + 2
     # Dark cells are worn down to what is as dark.
     assert (changed[bad.mask] > 2).mean() > (0.4 if (category, defect) == ("solar_cell", "missing") else 0.7)
 
