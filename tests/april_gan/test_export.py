@@ -242,51 +242,42 @@ class TestMetadata:
         assert (entries["references"], entries["adapters"], entries["reference_files"]) == (None, None, [])
 
 
+@pytest.fixture
+def export_by_command(golden_arguments, tmp_path) -> Callable[..., None]:
+    """Exports a model by way of a checkpoint, with anomalib's command, to ``tmp_path``."""
+
+    def run(model: AprilGAN, kind: str, *options: str) -> None:
+        engine = Engine(default_root_dir=tmp_path)
+        engine.predict(model, data_path=write_photo(tmp_path / "photos" / "a.png"))
+        engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+        AnomalibCLI(
+            args=[
+                "export",
+                "--model=anomalib_aprilgan.AprilGAN",
+                *(f"--model.{name}={value}" for name, value in golden_arguments("tiny_vit").items()),
+                f"--ckpt_path={tmp_path / 'model.ckpt'}",
+                f"--export_type={kind}",
+                f"--export_root={tmp_path}",
+                *options,
+            ]
+        )
+
+    return run
+
+
 @pytest.mark.parametrize("kind", RUNTIMES)
-def test_command_exports_a_checkpoint(build, golden_arguments, kind, tmp_path):
-    model, engine = build("tiny_vit", 2), Engine(default_root_dir=tmp_path)
-    photo = write_photo(tmp_path / "photos" / "a.png")
-    engine.predict(model, data_path=photo)
-    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
-    options = {f"--model.{name}={value}" for name, value in golden_arguments("tiny_vit").items()}
-    AnomalibCLI(
-        args=[
-            "export",
-            "--model=anomalib_aprilgan.AprilGAN",
-            *options,
-            f"--ckpt_path={tmp_path / 'model.ckpt'}",
-            f"--export_type={kind}",
-            f"--export_root={tmp_path}",
-        ]
-    )
+def test_command_exports_a_checkpoint(build, export_by_command, kind, tmp_path):
+    model = build("tiny_vit", 2)
+    export_by_command(model, kind)
     images = photographs(1, PHOTO_SIZE)
     file, run = RUNTIMES[kind]
     assert_same_verdicts(model, run(tmp_path / file, images), images)
 
 
-def test_command_takes_options_of_compression(build, golden_arguments, calibration, tmp_path):
-    model, engine = build("tiny_vit", 0), Engine(default_root_dir=tmp_path)
-    engine.predict(model, data_path=write_photo(tmp_path / "photos" / "a.png"))
-    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
-    options = {f"--model.{name}={value}" for name, value in golden_arguments("tiny_vit").items()}
-    AnomalibCLI(
-        args=[
-            "export",
-            "--model=anomalib_aprilgan.AprilGAN",
-            *options,
-            f"--ckpt_path={tmp_path / 'model.ckpt'}",
-            "--export_type=openvino",
-            f"--export_root={tmp_path}",
-            "--input_size=[70,70]",
-            '--onnx_kwargs={"dynamic_axes": null}',
-            "--compression_type=INT8_PTQ",
-            "--data=Folder",
-            "--data.name=photos",
-            f"--data.root={calibration.root}",
-            "--data.normal_dir=good",
-            "--data.abnormal_dir=bad",
-        ]
-    )
+def test_command_takes_options_of_compression(build, export_by_command, calibration, tmp_path):
+    how = ("--input_size=[70,70]", '--onnx_kwargs={"dynamic_axes": null}', "--compression_type=INT8_PTQ")
+    folders = (f"--data.root={calibration.root}", "--data.normal_dir=good", "--data.abnormal_dir=bad")
+    export_by_command(build("tiny_vit", 0), "openvino", *how, "--data=Folder", "--data.name=photos", *folders)
     exported = openvino.Core().read_model(tmp_path / RUNTIMES["openvino"][0])
     assert exported.input(0).shape == [1, 3, 70, 70]
     assert sum(each.get_type_name() == "FakeQuantize" for each in exported.get_ops()) > 20
