@@ -83,7 +83,7 @@ def outside_tower(model: "Model") -> list[str]:
         if each.get_type_name() == NORM or _sources(each) & behind:
             behind.add(each.get_friendly_name())
         if each.get_type_name() == NORM:
-            before |= _projection(each)
+            behind |= _projection(each)
     return [each.get_friendly_name() for each in operations if each.get_friendly_name() in before | behind]
 
 
