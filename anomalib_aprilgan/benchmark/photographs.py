@@ -114,15 +114,7 @@ def report_photographs(
     Raises:
         ValueError: If ``part`` is no share, ``rest`` is asked for and it leaves nothing, or ``seeds`` is below 1.
     """
-    if not 0 < part <= 1:
-        msg = f"part={part} must be above 0 and at most 1: a share of the test images."
-        raise ValueError(msg)
-    if rest and part == 1:
-        msg = f"rest=True judges what part={part} leaves out, which is nothing. Give a smaller part: --part 0.5."
-        raise ValueError(msg)
-    if seeds < 1:
-        msg = f"seeds={seeds} must be at least 1: each draws references of its own."
-        raise ValueError(msg)
+    _check_numbers(part, rest, seeds)
     clip: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
     arguments: dict[str, dict[str, Any]] = {
         "AprilGAN": {**clip, "layers": layers, "adapters": adapters, "tiles": tiles},
@@ -139,6 +131,18 @@ def report_photographs(
         if output is not None:
             output.write_text(report, encoding="utf-8")
     return report
+
+
+def _check_numbers(part: float, rest: bool, seeds: int) -> None:
+    if not 0 < part <= 1:
+        msg = f"part={part} must be above 0 and at most 1: a share of the test images."
+        raise ValueError(msg)
+    if rest and part == 1:
+        msg = f"rest=True judges what part={part} leaves out, which is nothing. Give a smaller part: --part 0.5."
+        raise ValueError(msg)
+    if seeds < 1:
+        msg = f"seeds={seeds} must be at least 1: each draws references of its own."
+        raise ValueError(msg)
 
 
 def _methods(arguments: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, ModelFactory], list[str]]:
